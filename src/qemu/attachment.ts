@@ -1,0 +1,52 @@
+// What a device hands to the machine so that QEMU can be given it: the machine knows no device by name.
+
+export type PropertyValue = string | number | boolean;
+
+/** A Unix-socket chardev: QEMU connects, the attachment's back end listens. */
+export interface ChardevSpec {
+  readonly id: string;
+  readonly path: string;
+}
+
+/** Where a device is about to be plugged. */
+export interface AttachSite {
+  /** The QEMU device id (`-device ...,id=`); unique on this machine for its whole life. */
+  readonly id: string;
+  /** A directory of this machine's own, mode 0700, for sockets; it is removed with the machine. */
+  readonly directory: string;
+  /** The back end failed: reject whatever waits on the machine with this error. */
+  readonly fail: (error: Error) => void;
+  /** Add a line to the device's log, shown with the machine's errors. */
+  readonly log: (line: string) => void;
+}
+
+/** Interrupts as the device's own side counts them: the first witness. */
+export interface FireWitness {
+  /** 'vector': index is the MSI-X vector. 'queue': index is the virtqueue; -1 is the config change. */
+  readonly unit: 'vector' | 'queue';
+  /** Times fired, by index, since the attachment began. */
+  fired(): ReadonlyMap<number, number>;
+}
+
+/** A device plugged once: from before `device_add` to after DEVICE_DELETED (or QEMU's exit). */
+export interface Attachment {
+  /** QEMU's device model: edu, ivshmem-doorbell, vhost-user-blk-pci. */
+  readonly driver: string;
+  readonly properties: Readonly<Record<string, PropertyValue>>;
+  /** Chardevs to add before the device and remove after it, in order. */
+  readonly chardevs: readonly ChardevSpec[];
+  readonly witness?: FireWitness;
+  /** Stop firing, before `device_del` (FACTS: ivshmem under fire crashes QEMU). */
+  quiesce?(): Promise<void>;
+  /** QEMU let go of it, or is gone: close sockets, unmap, drain. Idempotent, never rejects for a dead peer. */
+  detach(): Promise<void>;
+}
+
+/** Something that can be plugged. One object may be plugged again after it was unplugged. */
+export interface Device {
+  /** Name for messages: `virtio-blk`. */
+  readonly kind: string;
+  /** Memory of the guest must be shared with the back end (vhost-user). */
+  readonly needsSharedMemory: boolean;
+  attach(site: AttachSite): Promise<Attachment>;
+}

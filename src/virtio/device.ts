@@ -1,0 +1,29 @@
+// What a virtio device of ours is, whatever transport carries it. A user's own device implements it.
+import type { Virtqueue } from './virtqueue.ts';
+
+export interface VirtioDevice {
+  /** Virtio device id (virtio 1.2, section 5): 2 block, 4 entropy. */
+  readonly deviceId: number;
+  /** Device feature bits offered, less the transport's and the ring's own (those the session adds). */
+  readonly features: bigint;
+  readonly queueCount: number;
+  /** Largest queue size accepted, entries. */
+  readonly queueSizeMax: number;
+  /** Device-specific config space as the driver reads it now; empty when there is none. */
+  config(): Uint8Array;
+  /** The driver wrote config space. Absent: config is read-only and the write is refused. */
+  writeConfig?(offset: number, bytes: Uint8Array): void;
+  /** The driver's accepted features, before any queue is started. */
+  negotiated?(features: bigint): void;
+  /**
+   * Requests may be waiting on this queue: take them with queue.next(), finish them with
+   * queue.complete(), at once or later. Called on a kick and when the queue is started or resumed.
+   */
+  process(index: number, queue: Virtqueue): void;
+  /** The queue is going away: resolve when no request of it is in use any more (async I/O drained). */
+  drain?(index: number): Promise<void>;
+  /** The driver reset the device. */
+  reset?(): void;
+  /** Release files and timers. */
+  close?(): Promise<void>;
+}
