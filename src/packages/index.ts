@@ -1,0 +1,5 @@
+export { cached, cacheRoot, ensureEntry, listEntries, withLock, type CacheEntry } from './cache.ts';
+export { HAND_OVER } from './mirror.ts';
+export { packageFile } from './package-root.ts';
+export { silentProgress, terminalProgress, type Progress } from './progress.ts';
+export { cachedTree, ensureTree, treeNames } from './tree.ts';
