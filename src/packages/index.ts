@@ -1,4 +1,5 @@
-export { cached, cacheRoot, ensureEntry, listEntries, withLock, type CacheEntry } from './cache.ts';
+export { treeCommand } from './loader.ts';
+export { cached, cacheRoot, ensureEntry, entryPath, listEntries, withLock, type CacheEntry } from './cache.ts';
 export { HAND_OVER } from './mirror.ts';
 export { packageFile } from './package-root.ts';
 export { silentProgress, terminalProgress, type Progress } from './progress.ts';

@@ -1,0 +1,96 @@
+// Programs of the guest: Debian's out of a package tree, or a static busybox and dropbear handed over.
+import { existsSync } from 'node:fs';
+import { lstat, readFile, readlink, symlink } from 'node:fs/promises';
+import { basename, join } from 'node:path';
+import { execa } from 'execa';
+import { UsageError } from '../errors.ts';
+import { ensureTree, treeCommand, type Progress } from '../packages/index.ts';
+import type { CpioArchive } from './cpio.ts';
+import { libraryClosure } from './elf.ts';
+import type { Decompressor } from './vmlinux.ts';
+
+/** Static programs for a host without apt. busybox needs the applets of Debian's busybox-static. */
+export interface OwnUserland {
+  readonly busybox: string;
+  readonly dropbear: string;
+}
+
+export interface Userland {
+  /** Identity, for cache keys. */
+  readonly key: string;
+  readonly tools: Decompressor;
+  /** Write modules.dep and the like for `<base>/lib/modules/<release>`. */
+  depmod(base: string, release: string): Promise<void>;
+  /** Put programs and libraries into the archive. */
+  addTo(archive: CpioArchive): Promise<void>;
+}
+
+const PROGRAMS = [
+  'usr/sbin/dropbear', 'usr/bin/kmod', 'usr/bin/lspci', 'usr/bin/setpci',
+  'usr/sbin/mke2fs', 'usr/sbin/e2fsck', 'usr/sbin/badblocks', 'usr/sbin/dumpe2fs',
+];
+const LINKS: Record<string, string> = {
+  'usr/sbin/insmod': '/usr/bin/kmod', 'usr/sbin/modprobe': '/usr/bin/kmod', 'usr/sbin/rmmod': '/usr/bin/kmod',
+  'usr/sbin/depmod': '/usr/bin/kmod', 'usr/sbin/modinfo': '/usr/bin/kmod', 'usr/sbin/lsmod': '/usr/bin/kmod',
+  'usr/sbin/mkfs.ext4': 'mke2fs', 'usr/sbin/fsck.ext4': 'e2fsck',
+};
+const LIBRARIES = 'usr/lib/x86_64-linux-gnu';
+
+export async function resolveUserland(own: OwnUserland | undefined, progress: Progress): Promise<Userland> {
+  return own === undefined ? debianUserland(await ensureTree('userland', progress)) : ownUserland(own);
+}
+
+function debianUserland(tree: string): Userland {
+  return {
+    key: basename(tree),
+    tools: (tool) => treeCommand(tree, `usr/bin/${tool}`),
+    async depmod(base, release) {
+      // kmod is what its name says: the loader passes the name on.
+      const [loader, ...args] = treeCommand(tree, 'usr/bin/kmod');
+      await symlink('usr/lib', join(base, 'lib'));
+      await execa(loader, ['--argv0', 'depmod', ...args, '-b', base, release]);
+    },
+    async addTo(archive) {
+      await addBusybox(archive, join(tree, 'usr/bin/busybox'));
+      for (const program of PROGRAMS) {
+        const path = join(tree, program);
+        if ((await lstat(path)).isSymbolicLink()) archive.symlink(program, await readlink(path));
+        else archive.file(program, await readFile(path), 0o755);
+      }
+      for (const [link, target] of Object.entries(LINKS)) archive.symlink(link, target);
+      const libraries = await libraryClosure(PROGRAMS.map((one) => join(tree, one)), join(tree, LIBRARIES));
+      for (const [name, path] of libraries) archive.file(`${LIBRARIES}/${name}`, await readFile(path), 0o755);
+      archive.file('usr/lib64/ld-linux-x86-64.so.2', await readFile(join(tree, 'usr/lib64/ld-linux-x86-64.so.2')), 0o755);
+      const ids = join(tree, 'usr/share/misc/pci.ids');
+      if (existsSync(ids)) archive.file('usr/share/misc/pci.ids', await readFile(ids));
+    },
+  };
+}
+
+function ownUserland(own: OwnUserland): Userland {
+  for (const [name, path] of Object.entries(own)) {
+    if (!existsSync(path)) throw new UsageError(`the userland's ${name} ${path as string} does not exist`);
+  }
+  return {
+    key: JSON.stringify(own),
+    tools: (tool) => [tool],
+    async depmod(base, release) {
+      await symlink('usr/lib', join(base, 'lib'));
+      await execa(own.busybox, ['depmod', '-b', base, release]);
+    },
+    async addTo(archive) {
+      await addBusybox(archive, own.busybox);
+      archive.file('usr/sbin/dropbear', await readFile(own.dropbear), 0o755);
+    },
+  };
+}
+
+/** busybox and a link for each of its applets, where the archive does not bring the real program. */
+async function addBusybox(archive: CpioArchive, path: string): Promise<void> {
+  archive.file('usr/bin/busybox', await readFile(path), 0o755);
+  const { stdout } = await execa(path, ['--list']);
+  const real = new Set([...PROGRAMS, ...Object.keys(LINKS)].map((one) => basename(one)));
+  for (const applet of stdout.split('\n')) {
+    if (applet !== '' && applet !== 'busybox' && !real.has(applet)) archive.symlink(`usr/bin/${applet}`, 'busybox');
+  }
+}
