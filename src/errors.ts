@@ -3,6 +3,7 @@
 //   RootportError                what went wrong, `hint`: what to do about it, `context`: the machine
 //   ├── UsageError               the caller's to fix: unknown device, port, kernel, option
 //   ├── EnvironmentError         the host lacks something; the hint is the command that mends it
+//   │   └── SystemCallError      a system call of the native addon failed; `code` is EMFILE, EPIPE, ...
 //   ├── BootError                the guest did not come up, or a module did not build or load
 //   ├── DeadlineError            a wait ended without its event; says what it waited for
 //   ├── MachineExitError         QEMU exited under a wait, asked to or not
@@ -76,6 +77,19 @@ function indent(text: string): string {
 
 export class UsageError extends RootportError {}
 export class EnvironmentError extends RootportError {}
+
+export class SystemCallError extends EnvironmentError {
+  constructor(
+    /** The call and what it was on: `bind /run/x.sock`. */
+    readonly call: string,
+    /** The errno's name: EADDRINUSE. */
+    readonly code: string,
+    description: string,
+    options: ErrorOptions = {},
+  ) {
+    super(`${call}: ${code} (${description})`, options);
+  }
+}
 export class BootError extends RootportError {}
 
 export class DeadlineError extends RootportError {
