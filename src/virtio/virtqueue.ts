@@ -1,0 +1,63 @@
+// A virtqueue as a device sees it (virtio 1.2, 2.6). Split rings implement it; packed ones can. It says
+// nothing of layouts, sessions or interrupts' transport.
+import type { ProtocolError } from '../errors.ts';
+
+/**
+ * One request: the buffers that the driver made available together. The device-readable part is one
+ * run of bytes and the device-writable part another, however the driver cut them up. Valid from
+ * next() to complete(); the object is used again afterwards, so keep no reference to it.
+ */
+export interface DescriptorChain {
+  /** The head descriptor's index: the request's id in the ring. */
+  readonly head: number;
+  readonly readableBytes: number;
+  readonly writableBytes: number;
+  /** Descriptors in the chain, indirect ones included, the reference to an indirect table not. */
+  readonly descriptorCount: number;
+  /** Copy from the readable part, at `offset` of it, to `target`. RangeError when it is shorter than that. */
+  copyOut(offset: number, target: Uint8Array, targetStart?: number, lengthBytes?: number): void;
+  /** Copy to the writable part, at `offset` of it, from `source`. RangeError when it is shorter than that. */
+  copyIn(offset: number, source: Uint8Array, sourceStart?: number, lengthBytes?: number): void;
+  /** Host views of [offset, offset + lengthBytes) of the readable part, in order; makes views. */
+  readableSpans(offset?: number, lengthBytes?: number): Uint8Array[];
+  /** Host views of [offset, offset + lengthBytes) of the writable part, in order; makes views. */
+  writableSpans(offset?: number, lengthBytes?: number): Uint8Array[];
+}
+
+/** What a queue has seen since it was made: the device side's witness. */
+export interface QueueCounts {
+  /** Requests taken from the ring, less those put back. */
+  readonly taken: number;
+  readonly completed: number;
+  /** Taken and not completed. */
+  readonly inFlight: number;
+  /** Times the driver was notified. */
+  readonly notified: number;
+  /** Completions of which the driver had asked not to be notified. */
+  readonly suppressed: number;
+}
+
+export interface Virtqueue {
+  /** Entries of the ring. */
+  readonly size: number;
+  readonly counts: QueueCounts;
+  /** Why the queue is broken, or undefined. A broken queue gives no requests and completes none. */
+  readonly broken: ProtocolError | undefined;
+  /** The next request, or undefined when none waits, or the queue is broken or stopped. Never throws. */
+  next(): DescriptorChain | undefined;
+  /**
+   * Give a request back to the driver, in any order, with the number of bytes written to its writable
+   * part from its start. On a broken or stopped queue it does nothing. UsageError for a request
+   * that is not in flight and for more bytes than the writable part has: the device's own mistakes.
+   */
+  complete(chain: DescriptorChain, writtenBytes: number): void;
+  /** The driver broke the device's protocol (not the ring's): stop this queue as a broken ring would. */
+  break(reason: ProtocolError): void;
+  /**
+   * Untake the request that was taken last, as if next() had not given it: for stopping a queue that
+   * holds requests it did not start. False (and nothing done) when it was not the last.
+   */
+  putBack(chain: DescriptorChain): boolean;
+  /** Steering only: put any id and length into the ring, right or wrong, and notify as usual. */
+  completeAs(chain: DescriptorChain, id: number, writtenBytes: number): void;
+}
