@@ -16,11 +16,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/sockios.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -211,6 +214,14 @@ static napi_value receive_message(napi_env env, napi_callback_info info) {
     out[0] += (int32_t)count;
   }
   return number(env, (double)received);
+}
+
+/* unreadBytes(fd): 0 when the peer has read all that was sent; else what the kernel holds for it. */
+static napi_value unread_bytes(napi_env env, napi_callback_info info) {
+  ARGUMENTS(1);
+  int held = 0;
+  if (ioctl(to_int(env, argv[0]), SIOCOUTQ, &held) != 0) return failure(env, errno);
+  return number(env, held);
 }
 
 /* ---- descriptors ---- */
@@ -471,8 +482,9 @@ NAPI_MODULE_INIT() {
   static const struct { const char *name; napi_callback function; } functions[] = {
     { "unixSocket", unix_socket },        { "accept", accept_socket },
     { "socketPair", socket_pair },        { "send", send_message },
-    { "receive", receive_message },       { "close", close_fd },
-    { "memfd", memfd },                   { "raiseFileLimit", raise_file_limit },
+    { "receive", receive_message },       { "unreadBytes", unread_bytes },
+    { "close", close_fd },                { "memfd", memfd },
+    { "raiseFileLimit", raise_file_limit },
     { "createEventfd", create_eventfd },  { "adoptEventfd", adopt_eventfd },
     { "signalEventfd", signal_eventfd },  { "readEventfd", read_eventfd },
     { "map", map_file },                  { "unmap", unmap_file },

@@ -16,6 +16,7 @@ interface Addon {
   socketPair(out: Int32Array): number;
   send(fd: number, bytes: Uint8Array, fds: Int32Array): number;
   receive(fd: number, into: Uint8Array, out: Int32Array): number;
+  unreadBytes(fd: number): number;
   close(fd: number): number;
   memfd(name: string, sizeBytes: number): number;
   raiseFileLimit(wanted: number): number;
@@ -126,6 +127,11 @@ export function receiveMessage(fd: number, into: Uint8Array, fdCountMax = 253): 
   if (result === EAGAIN) return undefined;
   const byteCount = checked('recvmsg', result);
   return { byteCount, fds: Array.from(out.subarray(2, 2 + (out[0] as number))), truncated: out[1] !== 0 };
+}
+
+/** 0 when the peer of this socket has read everything sent; else about what the kernel still holds for it. */
+export function unreadBytes(fd: number): number {
+  return checked('ioctl SIOCOUTQ', addon().unreadBytes(fd));
 }
 
 export function closeFd(fd: number): void {
