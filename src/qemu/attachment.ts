@@ -48,5 +48,12 @@ export interface Device {
   readonly kind: string;
   /** Memory of the guest must be shared with the back end (vhost-user). */
   readonly needsSharedMemory: boolean;
+  /** What the guest is to have before `plug` resolves; absent: no driver is expected. */
+  readonly guest?: {
+    /** Modules to modprobe before the device is added. */
+    readonly modules: readonly string[];
+    /** A shell pattern under the function's sysfs directory that is there once the driver is up. */
+    readonly ready: string;
+  };
   attach(site: AttachSite): Promise<Attachment>;
 }

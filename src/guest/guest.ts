@@ -1,0 +1,151 @@
+// The guest as a test sees it: commands, files, modules, kernel log.
+import { readFile } from 'node:fs/promises';
+import { basename } from 'node:path';
+import type { ClientChannel } from 'ssh2';
+import { BootError, GuestCommandError, UsageError } from '../errors.ts';
+import type { BuiltModule } from '../image/index.ts';
+import { KeptShell, type GuestShell } from './kept-shell.ts';
+import { collect, type ExecResult, type SshConnection } from './ssh.ts';
+
+export interface RunOptions {
+  readonly timeoutMs?: number;
+  /** Given to the command on its standard input. */
+  readonly input?: Buffer | string;
+}
+
+export interface CommandResult {
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+export interface AttemptResult extends CommandResult {
+  readonly exitCode: number | undefined;
+  readonly signal: string | undefined;
+}
+
+/** A command that was started and not waited for. */
+export interface GuestProcess {
+  readonly command: string;
+  readonly channel: ClientChannel;
+  /** The end of the command: rejects with a GuestCommandError on a non-zero exit. */
+  wait(options?: { timeoutMs?: number }): Promise<CommandResult>;
+  /** Resolves with its exit whatever it was. */
+  settled(options?: { timeoutMs?: number }): Promise<AttemptResult>;
+}
+
+export class Guest {
+  /** A shell kept open for the harness's own short questions. */
+  readonly shell: GuestShell;
+
+  constructor(readonly ssh: SshConnection, readonly release: string, readonly defaultTimeoutMs: number) {
+    this.shell = new KeptShell(ssh, defaultTimeoutMs);
+  }
+
+  /** Run a command with `sh -c`; rejects with a GuestCommandError on a non-zero exit, a DeadlineError when it hangs. */
+  async run(command: string, options: RunOptions = {}): Promise<CommandResult> {
+    return checked(command, await this.#exec(command, options));
+  }
+
+  /** Run a command and return however it ended. */
+  async attempt(command: string, options: RunOptions = {}): Promise<AttemptResult> {
+    return texts(await this.#exec(command, options));
+  }
+
+  /** Start a command; its end is awaited with wait(). */
+  async start(command: string, { input }: { input?: Buffer | string } = {}): Promise<GuestProcess> {
+    const channel = await this.ssh.open(command, this.defaultTimeoutMs);
+    const done = collect(channel);
+    channel.end(input);
+    const end = ({ timeoutMs = this.defaultTimeoutMs } = {}): Promise<ExecResult> =>
+      this.ssh.guard(done, timeoutMs, `${JSON.stringify(command)} to end in the guest`);
+    return {
+      command,
+      channel,
+      wait: async (options) => checked(command, await end(options)),
+      settled: async (options) => texts(await end(options)),
+    };
+  }
+
+  #exec(command: string, { timeoutMs = this.defaultTimeoutMs, input }: RunOptions): Promise<ExecResult> {
+    return this.ssh.exec(command, { timeoutMs, input });
+  }
+
+  /** Put bytes (or a local file, by path) into the guest. Its directory is made. */
+  async upload(source: Buffer | string, path: string, mode = 0o644): Promise<void> {
+    const bytes = typeof source === 'string' ? await readFile(source) : source;
+    const quoted = quote(path);
+    await this.run(`mkdir -p "$(dirname ${quoted})" && cat >${quoted} && chmod ${mode.toString(8)} ${quoted}`, { input: bytes });
+  }
+
+  /** The bytes of a file of the guest. */
+  async readFile(path: string): Promise<Buffer> {
+    const result = await this.#exec(`cat ${quote(path)}`, {});
+    checked(`cat ${path}`, result);
+    return result.stdout;
+  }
+
+  /**
+   * Load modules: what `buildModule` made, or by name with modprobe out of the image.
+   * @throws BootError quoting the kernel's last lines when the module does not load
+   */
+  async loadModule(module: BuiltModule | string, parameters = ''): Promise<void> {
+    if (typeof module === 'string') return this.#load(`modprobe ${quote(module)} ${parameters}`, module);
+    if (module.release !== this.release) {
+      throw new UsageError(`the module was built for ${module.release}, and the guest runs ${this.release}`, {
+        hint: 'build it with machine.buildModule(directory)',
+      });
+    }
+    for (const file of module.files) {
+      const path = `/tmp/modules/${basename(file)}`;
+      await this.upload(file, path);
+      await this.#load(`insmod ${path} ${parameters}`, basename(file));
+    }
+  }
+
+  async #load(command: string, name: string): Promise<void> {
+    try {
+      await this.run(command);
+    } catch (error) {
+      if (!(error instanceof GuestCommandError)) throw error;
+      const log = await this.shell.run('dmesg | tail -n 8');
+      throw new BootError(`the module ${name} does not load: ${error.stderr.trim()}\nkernel log:\n${log.stdout.trimEnd()}`, { cause: error });
+    }
+  }
+
+  async unloadModule(name: string): Promise<void> {
+    await this.run(`rmmod ${quote(name.replace(/\.ko$/, ''))}`);
+  }
+
+  /** The kernel's ring buffer, whole. */
+  async dmesg(): Promise<string> {
+    return (await this.run('dmesg')).stdout;
+  }
+
+  /**
+   * Wait in the guest until a shell condition holds, looking every few milliseconds there.
+   * @param what completes "waited 5 s for ..."
+   */
+  async until(condition: string, what: string, timeoutMs: number): Promise<void> {
+    const channel = this.ssh.exec(`until ${condition}; do usleep 3000; done`, { timeoutMs: timeoutMs + 1000 });
+    const result = await this.ssh.guard(channel, timeoutMs, what);
+    checked(condition, result);
+  }
+
+  close(): void {
+    this.ssh.close();
+  }
+}
+
+export function quote(word: string): string {
+  return `'${word.replaceAll('\'', '\'\\\'\'')}'`;
+}
+
+function texts(result: ExecResult): AttemptResult {
+  return { stdout: result.stdout.toString('utf8'), stderr: result.stderr.toString('utf8'), exitCode: result.exitCode, signal: result.signal };
+}
+
+function checked(command: string, result: ExecResult): CommandResult {
+  const { stdout, stderr, exitCode, signal } = texts(result);
+  if (exitCode !== 0) throw new GuestCommandError(command, exitCode, signal, stdout, stderr);
+  return { stdout, stderr };
+}

@@ -1,0 +1,164 @@
+// SSH into the guest: a pinned host key, a key of this run, and a nonce that only this boot's guest
+// knows, shown in the server's banner. Commands run on channels of one connection.
+import { connect as connectTcp } from 'node:net';
+import ssh2, { type ClientChannel } from 'ssh2';
+import { BootError, DeadlineError, ProtocolError } from '../errors.ts';
+import { within } from '../wait.ts';
+
+export interface SshTarget {
+  /** On 127.0.0.1: the port that QEMU forwards. */
+  readonly port: number;
+  /** OpenSSH private key text. */
+  readonly privateKey: string;
+  /** The guest's host key, base64 wire form. */
+  readonly hostKeyBase64: string;
+  /** Must stand in the server's banner. */
+  readonly nonce: string;
+  readonly timeoutMs: number;
+  /** Aborted when the machine is lost: every wait rejects with its reason. */
+  readonly signal: AbortSignal;
+}
+
+export interface ExecResult {
+  readonly stdout: Buffer;
+  readonly stderr: Buffer;
+  /** Undefined when a signal ended the command. */
+  readonly exitCode: number | undefined;
+  readonly signal: string | undefined;
+}
+
+export class SshConnection {
+  readonly #client: ssh2.Client;
+  readonly #signal: AbortSignal;
+  readonly #lost: Promise<never>;
+
+  private constructor(client: ssh2.Client, signal: AbortSignal) {
+    this.#client = client;
+    this.#signal = signal;
+    this.#lost = new Promise((_, reject) => {
+      client.on('close', () => reject(new ProtocolError('the SSH connection to the guest closed')));
+      client.on('error', (error) => reject(new ProtocolError(`the SSH connection to the guest failed: ${error.message}`, { cause: error })));
+    });
+    this.#lost.catch(() => undefined);
+  }
+
+  static async connect(target: SshTarget): Promise<SshConnection> {
+    const sock = connectTcp({ host: '127.0.0.1', port: target.port, noDelay: true });
+    const client = new ssh2.Client();
+    let banner = '';
+    let pinned = true;
+    const ready = new Promise<void>((resolve, reject) => {
+      client.on('banner', (text) => { banner += text; });
+      client.on('ready', resolve);
+      client.on('error', (error) => reject(pinned
+        ? new BootError(`the guest's SSH server did not let us in: ${error.message}`, { cause: error })
+        : new BootError('what answers on the forwarded SSH port has another host key than our image', {
+          hint: 'something else took the port; this machine is not ours to test on',
+        })));
+      sock.on('error', (error) => reject(new BootError(`the forwarded SSH port ${target.port} does not answer: ${error.message}`, { cause: error })));
+    });
+    ready.catch(() => undefined);
+    client.connect({
+      sock,
+      username: 'root',
+      privateKey: target.privateKey,
+      readyTimeout: 0,
+      hostVerifier: (key: Buffer) => (pinned = key.toString('base64') === target.hostKeyBase64),
+      algorithms: {
+        kex: ['curve25519-sha256', 'curve25519-sha256@libssh.org'],
+        serverHostKey: ['ssh-ed25519'],
+        cipher: ['aes128-ctr', 'aes256-ctr'],
+        hmac: ['hmac-sha2-256'],
+        compress: ['none'],
+      },
+    });
+    try {
+      await within(ready, { timeoutMs: target.timeoutMs, what: 'the guest\'s SSH server to let us in', signal: target.signal });
+      if (!banner.includes(`rootport-nonce ${target.nonce}`)) {
+        throw new BootError('the SSH server that answered is not of this boot: its nonce is another', {
+          hint: 'a guest of an earlier run answers on this port; this machine is not ours to test on',
+        });
+      }
+    } catch (error) {
+      client.end();
+      sock.destroy();
+      throw error;
+    }
+    return new SshConnection(client, target.signal);
+  }
+
+  /** A channel that runs `command`. */
+  async open(command: string, timeoutMs: number): Promise<ClientChannel> {
+    const channel = new Promise<ClientChannel>((resolve, reject) => {
+      this.#client.exec(command, (error, opened) => {
+        if (error === undefined) resolve(opened);
+        else reject(new ProtocolError(`the guest's SSH server refused a channel: ${error.message}`, { cause: error, sent: command }));
+      });
+    });
+    return this.guard(channel, timeoutMs, `the guest to open a channel for ${JSON.stringify(command)}`);
+  }
+
+  /** Run to the end. On the deadline the channel is closed, which hangs the command up. */
+  async exec(command: string, options: { timeoutMs: number; input?: Buffer | string | undefined }): Promise<ExecResult> {
+    const channel = await this.open(command, options.timeoutMs);
+    const done = collect(channel);
+    channel.end(options.input);
+    try {
+      return await this.guard(done, options.timeoutMs, `${JSON.stringify(command)} to end in the guest`);
+    } catch (error) {
+      if (error instanceof DeadlineError) {
+        channel.signal('KILL');
+        channel.close();
+      }
+      throw error;
+    }
+  }
+
+  /** An interactive shell on a terminal. */
+  shell(size: { rows: number; cols: number }): Promise<ClientChannel> {
+    return new Promise((resolve, reject) => {
+      this.#client.shell({ ...size, term: process.env['TERM'] ?? 'vt100' }, (error, channel) => (error === undefined ? resolve(channel) : reject(error)));
+    });
+  }
+
+  /** The work's outcome, unless the connection or the machine is lost first, or the time is over. */
+  async guard<T>(work: Promise<T>, timeoutMs: number, what: string): Promise<T> {
+    work.catch(() => undefined);
+    return within(Promise.race([work, this.#lostUnlessAborted()]), { timeoutMs, what, signal: this.#signal });
+  }
+
+  /** A lost connection is often the first sign of a lost machine: give its better reason a moment. */
+  async #lostUnlessAborted(): Promise<never> {
+    try {
+      return await this.#lost;
+    } catch (error) {
+      if (!this.#signal.aborted) {
+        await new Promise<void>((resolve) => {
+          const timer = setTimeout(resolve, 300);
+          this.#signal.addEventListener('abort', () => { clearTimeout(timer); resolve(); }, { once: true });
+        });
+      }
+      throw this.#signal.aborted ? this.#signal.reason : error;
+    }
+  }
+
+  close(): void {
+    this.#client.end();
+    this.#client.destroy();
+  }
+}
+
+/** Everything that a channel says, until it closes. */
+export function collect(channel: ClientChannel): Promise<ExecResult> {
+  const stdout: Buffer[] = [], stderr: Buffer[] = [];
+  let exitCode: number | undefined, signal: string | undefined;
+  channel.on('data', (chunk: Buffer) => stdout.push(chunk));
+  channel.stderr.on('data', (chunk: Buffer) => stderr.push(chunk));
+  channel.on('exit', (code: number | null, name?: string) => {
+    exitCode = code ?? undefined;
+    signal = name;
+  });
+  return new Promise((resolve) => channel.on('close', () => resolve({
+    stdout: Buffer.concat(stdout), stderr: Buffer.concat(stderr), exitCode, signal,
+  })));
+}

@@ -1,0 +1,14 @@
+// The public API: re-exports only. `rootport/jest` has useMachine and the matchers.
+export * from './errors.ts';
+export { boot } from './machine/boot.ts';
+export type { BootOptions } from './machine/options.ts';
+export { Machine } from './machine/machine.ts';
+export { PciFunction, type GuestResource } from './machine/pci-function.ts';
+export type { PlugOptions } from './machine/plug.ts';
+export type { Leftover, UnplugOptions, UnplugReport } from './machine/unplug.ts';
+export type { Guest, AttemptResult, CommandResult, GuestProcess, RunOptions } from './guest/guest.ts';
+export { buildModule, type BuiltModule, type Kernel, type KernelChoice, type OwnKernel, type OwnKernelTree } from './image/index.ts';
+export { pc, q35, q35Iommu, q35NativeHotplug, type MachineType } from './qemu/preset.ts';
+export type { Attachment, AttachSite, ChardevSpec, Device, FireWitness, PropertyValue } from './qemu/attachment.ts';
+export type { PciAccess, AccessWidth, ConfigWidth } from './pci/access.ts';
+export { EDU, edu, type EduOptions } from './devices/edu/index.ts';

@@ -1,0 +1,96 @@
+// Boot a machine: from options to a guest that answers over SSH, with every wait on an event.
+import { randomBytes } from 'node:crypto';
+import { basename } from 'node:path';
+import { dir } from 'tmp-promise';
+import { BootError, DeadlineError, RootportError } from '../errors.ts';
+import { generateClientKey } from '../image/index.ts';
+import { Guest } from '../guest/guest.ts';
+import { SshConnection } from '../guest/ssh.ts';
+import { commandLine, placement, type ColdDevice } from '../qemu/command-line.ts';
+import { Console } from '../qemu/console.ts';
+import { findPreset, portIds, q35 } from '../qemu/preset.ts';
+import { CONSOLE_FD, QemuProcess, QMP_FD } from '../qemu/process.ts';
+import { forwardedPort, parseUsernet } from '../qemu/memory-map.ts';
+import { QmpClient } from '../qmp/client.ts';
+import { Machine } from './machine.ts';
+import { checkOptions, type BootOptions } from './options.ts';
+import { resolveParts } from './parts.ts';
+import { Plugged } from './plugged.ts';
+import { Trouble } from './trouble.ts';
+
+const BASE_APPEND = [
+  'console=ttyS0', 'quiet', 'nokaslr', 'mitigations=off', 'tsc=reliable', 'no_timer_check', 'random.trust_cpu=on',
+  'cryptomgr.notests', 'raid=noautodetect', 'noreplace-smp', 'rdinit=/init',
+];
+/** Every deadline inside a guest is this much longer under TCG than under KVM. */
+const COMMAND_TIMEOUT_MS = { kvm: 10_000, tcg: 30_000 } as const;
+const BOOT_TIMEOUT_MS = { kvm: 20_000, tcg: 60_000 } as const;
+
+/**
+ * Boot a machine.
+ * @throws UsageError for an unknown name or option, EnvironmentError when the host lacks something,
+ * BootError when the guest does not come up, GuestFault when its kernel faults on the way,
+ * MachineExitError when QEMU ends; nothing is left running then.
+ */
+export async function boot(options: BootOptions = {}): Promise<Machine> {
+  checkOptions(options);
+  const type = options.machine ?? q35();
+  const preset = findPreset(type.preset);
+  const parts = await resolveParts(options);
+  const accel = parts.accelerator.name;
+  const timeoutMs = options.timeoutMs ?? BOOT_TIMEOUT_MS[accel];
+  const { path: directory } = await dir({ prefix: 'rootport-', mode: 0o700, unsafeCleanup: true });
+  const ports = portIds(preset, type.ports ?? 4);
+  const clientKey = generateClientKey();
+  const nonce = randomBytes(12).toString('hex');
+  const trouble = new Trouble();
+  const plugged: Plugged[] = [];
+  let process: QemuProcess | undefined;
+  try {
+    for (const [i, device] of (options.devices ?? []).entries()) {
+      plugged.push(await Plugged.attach(device, { id: `dev${i}`, port: ports[i] ?? '', directory, trouble }));
+    }
+    const devices: ColdDevice[] = plugged.map(({ id, port, attachment: { driver, properties, chardevs } }) =>
+      ({ id, driver, properties, chardevs, place: placement(preset, port) }));
+    const args = commandLine({
+      name: basename(directory), preset, ports: ports.length, accel,
+      cpus: type.cpus ?? 1, memoryMiB: type.memoryMiB ?? 256,
+      kernel: parts.kernel.vmlinux, initramfs: parts.image.initramfs,
+      append: [...BASE_APPEND, ...(preset.append ?? []), ...(options.append ?? []),
+        `rootport.nonce=${nonce}`, `rootport.key=${clientKey.publicBase64}`],
+      devices, qmpFd: QMP_FD, consoleFd: CONSOLE_FD, network: true, extraArgs: options.extraArgs ?? [],
+    });
+    process = await QemuProcess.start({ command: [...parts.qemu.command, ...args], env: parts.qemu.env, directory });
+    const running = process;
+    const console = new Console(process.console, { endReason: async () => running.exitError(await running.exited, 'while the console was read') });
+    trouble.watch(running, console);
+    const qmp = await QmpClient.connect(process.qmp, { timeoutMs: 20_000, signal: trouble.signal, endReason: () => trouble.reason() });
+    await guestReady(console, nonce, timeoutMs, trouble.signal);
+    const port = forwardedPort(parseUsernet(await qmp.hmp('info usernet')), 22);
+    if (port === undefined) throw new BootError('QEMU forwards no port to the guest\'s SSH server');
+    const target = { port, privateKey: clientKey.privateKey, hostKeyBase64: parts.image.hostKeyBase64, nonce, timeoutMs: 10_000, signal: trouble.signal };
+    const ssh = await SshConnection.connect(target);
+    const guest = new Guest(ssh, parts.kernel.release, COMMAND_TIMEOUT_MS[accel]);
+    return new Machine({ parts, preset, ports, directory, process, console, qmp, guest, trouble, plugged, sshTarget: target });
+  } catch (error) {
+    const context = trouble.context();
+    await process?.end();
+    await Promise.all(plugged.map((one) => one.detach()));
+    if (process === undefined) await (await import('node:fs/promises')).rm(directory, { recursive: true, force: true });
+    throw error instanceof RootportError && context !== undefined ? error.on(context) : error;
+  }
+}
+
+/** Init's own ready mark with this boot's nonce: before it, a connection would wait seconds for nothing. */
+async function guestReady(console: Console, nonce: string, timeoutMs: number, signal: AbortSignal): Promise<void> {
+  try {
+    await console.waitForLine(`rootport-ready ${nonce}`, { timeoutMs, signal, what: 'the guest to come up' });
+  } catch (error) {
+    if (!(error instanceof DeadlineError)) throw error;
+    throw new BootError(`the guest did not come up in ${timeoutMs / 1000} s`, {
+      cause: error,
+      hint: console.text === '' ? 'the kernel printed nothing: is it an x86-64 kernel with CONFIG_PVH and a serial console?'
+        : 'the console tail says how far it came; a slow host may need timeoutMs',
+    });
+  }
+}

@@ -1,0 +1,189 @@
+// A running machine: plug and unplug, its guest, its monitor, and its end.
+import { resolve } from 'node:path';
+import { MachineExitError, RootportError, UsageError } from '../errors.ts';
+import type { Guest } from '../guest/guest.ts';
+import { KernelLog } from '../guest/kernel-log.ts';
+import { SshConnection, type SshTarget } from '../guest/ssh.ts';
+import { buildModule, type BuiltModule } from '../image/index.ts';
+import type { Device } from '../qemu/attachment.ts';
+import { placement } from '../qemu/command-line.ts';
+import type { Console } from '../qemu/console.ts';
+import type { MachinePreset } from '../qemu/preset.ts';
+import type { QemuProcess } from '../qemu/process.ts';
+import type { QmpClient } from '../qmp/client.ts';
+import type { Parts } from './parts.ts';
+import { PciFunction } from './pci-function.ts';
+import { Plugged } from './plugged.ts';
+import type { Trouble } from './trouble.ts';
+import { plugDevice, type PlugOptions } from './plug.ts';
+import { unplugDevice, type UnplugOptions, type UnplugReport } from './unplug.ts';
+
+export interface MachineInnards {
+  readonly parts: Parts;
+  readonly preset: MachinePreset;
+  readonly ports: readonly string[];
+  readonly directory: string;
+  readonly process: QemuProcess;
+  readonly console: Console;
+  readonly qmp: QmpClient;
+  readonly guest: Guest;
+  readonly trouble: Trouble;
+  readonly plugged: Plugged[];
+  readonly sshTarget: SshTarget;
+}
+
+export class Machine {
+  readonly guest: Guest;
+  readonly qmp: QmpClient;
+  readonly console: Console;
+  readonly #innards: MachineInnards;
+  readonly #functions = new Map<Plugged, PciFunction>();
+  #nextId: number;
+  #closed: Promise<void> | undefined;
+
+  constructor(innards: MachineInnards) {
+    this.#innards = innards;
+    this.guest = innards.guest;
+    this.qmp = innards.qmp;
+    this.console = innards.console;
+    this.#nextId = innards.plugged.length;
+  }
+
+  /** What was chosen and why, one line. */
+  get description(): string {
+    const { parts, preset } = this.#innards;
+    return `${preset.name}, ${parts.qemu.name}, Linux ${parts.kernel.name}, ${parts.accelerator.why}`;
+  }
+
+  get parts(): Parts { return this.#innards.parts; }
+  get kernelLog(): KernelLog { return this.#innards.trouble.kernelLog; }
+  /** Aborted with the reason when QEMU exits, the guest's kernel faults, or a back end fails. */
+  get signal(): AbortSignal { return this.#innards.trouble.signal; }
+  /** The line that starts the same QEMU by hand. */
+  get repro(): string { return this.#innards.process.commandLine; }
+  /** Log lines of the devices' back ends. */
+  get deviceLog(): readonly string[] { return this.#innards.trouble.deviceLog; }
+  get innards(): MachineInnards { return this.#innards; }
+  /** Hot-pluggable sockets, in order. */
+  get ports(): readonly string[] { return this.#innards.ports; }
+
+  /**
+   * Plug a device into a free port (or the named one) of the running guest. Resolves when the guest has
+   * the function, and its driver where the device names one.
+   */
+  async plug(device: Device, options: PlugOptions = {}): Promise<PciFunction> {
+    return this.#scene(async () => {
+      const port = this.#freePort(options.port);
+      const plugged = await Plugged.attach(device, {
+        id: `dev${this.#nextId++}`, port, directory: this.#innards.directory, trouble: this.#innards.trouble,
+      });
+      this.#innards.plugged.push(plugged);
+      try {
+        const fn = await plugDevice(this, plugged, placement(this.#innards.preset, port), options);
+        this.#functions.set(plugged, fn);
+        return fn;
+      } catch (error) {
+        await this.#forget(plugged);
+        throw error;
+      }
+    });
+  }
+
+  /**
+   * Unplug it the orderly way: the guest is asked to let go, and QEMU says when it is gone. The report
+   * tells what every side still shows of it: give it to `toLeaveNothingBehind`.
+   * @throws DeadlineError when the guest does not let go (a refusal is silence)
+   */
+  async unplug(device: Device | PciFunction, options: UnplugOptions = {}): Promise<UnplugReport> {
+    return this.#scene(async () => {
+      const plugged = this.#find(device);
+      const fn = await this.#functionOf(plugged);
+      const report = await unplugDevice(this, plugged, fn, options);
+      await this.#forget(plugged);
+      return report;
+    });
+  }
+
+  /** The function of a device that was cold-plugged, or plugged earlier. */
+  async functionOf(device: Device): Promise<PciFunction> {
+    return this.#scene(() => this.#functionOf(this.#find(device)));
+  }
+
+  /** Build the Kbuild directory for this guest's kernel. */
+  buildModule(directory: string): Promise<BuiltModule> {
+    return buildModule(resolve(directory), this.#innards.parts.kernel);
+  }
+
+  /** A further SSH connection, for an interactive session. */
+  connect(): Promise<SshConnection> {
+    return SshConnection.connect(this.#innards.sshTarget);
+  }
+
+  /** End QEMU, the back ends and everything on disk. Idempotent. */
+  close(): Promise<void> {
+    this.#closed ??= (async () => {
+      const { trouble, process, qmp, plugged, guest } = this.#innards;
+      trouble.leave();
+      for (const one of plugged) await one.attachment.quiesce?.();
+      await process.end();
+      trouble.raise(new MachineExitError('the machine was closed', undefined, undefined));
+      guest.close();
+      qmp.close();
+      await Promise.all(plugged.map((one) => one.detach()));
+    })();
+    return this.#closed;
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  async #functionOf(plugged: Plugged): Promise<PciFunction> {
+    let fn = this.#functions.get(plugged);
+    if (fn === undefined) {
+      fn = await PciFunction.find(this, plugged);
+      this.#functions.set(plugged, fn);
+    }
+    return fn;
+  }
+
+  #find(device: Device | PciFunction): Plugged {
+    const found = device instanceof PciFunction ? device.plugged
+      : this.#innards.plugged.find((one) => one.device === device);
+    if (found === undefined || !this.#innards.plugged.includes(found)) {
+      throw new UsageError('that device is not plugged into this machine');
+    }
+    return found;
+  }
+
+  #freePort(wanted: string | undefined): string {
+    const { ports, plugged } = this.#innards;
+    const taken = new Set(plugged.map((one) => one.port));
+    if (wanted !== undefined) {
+      if (!ports.includes(wanted)) throw new UsageError(`there is no port named ${JSON.stringify(wanted)}`, { hint: `the ports are ${ports.join(', ')}` });
+      if (taken.has(wanted)) throw new UsageError(`the port ${wanted} is taken`, { hint: `free: ${ports.filter((one) => !taken.has(one)).join(', ') || 'none'}` });
+      return wanted;
+    }
+    const free = ports.find((one) => !taken.has(one));
+    if (free === undefined) throw new UsageError(`all ${ports.length} ports are taken`, { hint: 'boot with more: q35({ ports: n })' });
+    return free;
+  }
+
+  async #forget(plugged: Plugged): Promise<void> {
+    const { plugged: all } = this.#innards;
+    if (all.includes(plugged)) all.splice(all.indexOf(plugged), 1);
+    this.#functions.delete(plugged);
+    await plugged.detach();
+  }
+
+  /** Errors of a running machine carry its context. */
+  async #scene<T>(work: () => Promise<T>): Promise<T> {
+    try {
+      return await work();
+    } catch (error) {
+      const context = this.#innards.trouble.context();
+      if (error instanceof RootportError && !(error instanceof UsageError) && context !== undefined) error.on(context);
+      throw error;
+    }
+  }
+}

@@ -1,0 +1,47 @@
+// What `boot` takes, and the checks that need no machine.
+import type { KernelChoice, OwnUserland } from '../image/index.ts';
+import type { Progress } from '../packages/index.ts';
+import type { AcceleratorChoice } from '../qemu/accelerator.ts';
+import type { Device } from '../qemu/attachment.ts';
+import type { MachineType } from '../qemu/preset.ts';
+import { UsageError } from '../errors.ts';
+
+export interface BootOptions {
+  /** q35(), q35NativeHotplug(), q35Iommu(), pc(); default q35() with 4 ports, 1 CPU, 256 MiB. */
+  readonly machine?: MachineType;
+  /** `'host'`, a tree (`'7.2'`, `'10.0'`, `'11.1'`), or a path. Default: the host's if 7.2 or newer, else 10.0. */
+  readonly qemu?: string;
+  /** `'6.1'` (default), `'6.12'`, `{ image, modulesDir, buildDir }`, or `{ tree }`. */
+  readonly kernel?: KernelChoice;
+  /** Default auto: KVM if it is proven to work, else TCG. */
+  readonly accel?: AcceleratorChoice;
+  /** Further kernel modules to have on board for modprobe, with their dependencies. */
+  readonly modules?: readonly string[];
+  /** Devices that are there when the guest boots, in the machine's first ports. */
+  readonly devices?: readonly Device[];
+  /** Words added to the kernel command line. */
+  readonly append?: readonly string[];
+  /** Arguments added to QEMU's. */
+  readonly extraArgs?: readonly string[];
+  /** Static programs for a host without apt. */
+  readonly userland?: OwnUserland;
+  /** Deadline of the boot, to the guest's own ready mark. Default 60 s under TCG, 20 s under KVM. */
+  readonly timeoutMs?: number;
+  /** Where progress is shown; default: nowhere. */
+  readonly progress?: Progress;
+}
+
+const KNOWN = new Set<string>(['machine', 'qemu', 'kernel', 'accel', 'modules', 'devices', 'append', 'extraArgs', 'userland', 'timeoutMs', 'progress']);
+
+export function checkOptions(options: BootOptions): void {
+  for (const name of Object.keys(options)) {
+    if (!KNOWN.has(name)) throw new UsageError(`boot has no option ${JSON.stringify(name)}`, { hint: `the options are ${[...KNOWN].join(', ')}` });
+  }
+  const { cpus = 1, memoryMiB = 256, ports = 4 } = options.machine ?? { preset: 'q35' };
+  if (!Number.isInteger(cpus) || cpus < 1 || cpus > 288) throw new UsageError(`cpus: ${cpus} is not a whole number from 1 to 288`);
+  if (!Number.isInteger(memoryMiB) || memoryMiB < 128) throw new UsageError(`memoryMiB: ${memoryMiB} is less than the 128 that a guest needs`);
+  if (!Number.isInteger(ports) || ports < 0 || ports > 64) throw new UsageError(`ports: ${ports} is not a whole number from 0 to 64`);
+  if ((options.devices?.length ?? 0) > ports) {
+    throw new UsageError(`${options.devices?.length} devices do not fit into ${ports} ports`, { hint: 'q35({ ports: n })' });
+  }
+}

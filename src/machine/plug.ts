@@ -1,0 +1,56 @@
+// Plug: chardevs, device_add, and the wait until the guest has the function and its driver.
+import { DeadlineError } from '../errors.ts';
+import type { Placement } from '../qemu/command-line.ts';
+import type { Machine } from './machine.ts';
+import { PciFunction } from './pci-function.ts';
+import type { Plugged } from './plugged.ts';
+
+export interface PlugOptions {
+  /** Which port (`rp1`); default: the first free one. */
+  readonly port?: string;
+  /** Wait for the guest to have it, and its driver. False: only for QEMU. Default true. */
+  readonly waitForGuest?: boolean;
+  readonly timeoutMs?: number;
+}
+
+export async function plugDevice(
+  machine: Machine, plugged: Plugged, place: Placement, options: PlugOptions,
+): Promise<PciFunction> {
+  const { attachment, id, device } = plugged;
+  const { guest, qmp } = machine;
+  const timeoutMs = options.timeoutMs ?? guest.defaultTimeoutMs;
+  const expected = device.guest;
+  for (const module of expected?.modules ?? []) await guest.shell.run(`modprobe ${module}`);
+  for (const chardev of attachment.chardevs) {
+    await qmp.execute('chardev-add', {
+      id: chardev.id,
+      backend: { type: 'socket', data: { addr: { type: 'unix', data: { path: chardev.path } }, server: false } },
+    });
+  }
+  try {
+    await qmp.execute('device_add', { driver: attachment.driver, id, ...attachment.properties, ...place });
+  } catch (error) {
+    for (const chardev of attachment.chardevs) await qmp.execute('chardev-remove', { id: chardev.id }).catch(() => undefined);
+    throw error;
+  }
+  if (options.waitForGuest === false) return PciFunction.find(machine, plugged);
+  const fn = await enumerated(machine, plugged, timeoutMs);
+  if (expected?.ready !== undefined) {
+    await guest.until(`[ -e ${fn.sysfs}/${expected.ready} ]`,
+      `the guest's driver to be up on ${fn.bdf} (${expected.ready} in its sysfs directory)`, timeoutMs);
+  }
+  return fn;
+}
+
+/** A function behind a bridge has its bus number once the guest enumerated it: look until it is there. */
+async function enumerated(machine: Machine, plugged: Plugged, timeoutMs: number): Promise<PciFunction> {
+  const what = `the guest to find ${plugged.attachment.driver} in ${plugged.port}`;
+  const fn = await PciFunction.find(machine, plugged);
+  try {
+    await machine.guest.until(`[ -e ${fn.sysfs}/driver_override ]`, what, timeoutMs);
+  } catch (error) {
+    if (error instanceof DeadlineError) throw new DeadlineError(what, timeoutMs, { cause: error, hint: 'does the machine\'s hot-plug work? see dmesg in the guest' });
+    throw error;
+  }
+  return fn;
+}

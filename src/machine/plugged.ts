@@ -1,0 +1,34 @@
+// One device in one port, from before QEMU knows it until after QEMU let it go.
+import type { Attachment, Device } from '../qemu/attachment.ts';
+import { RootportError } from '../errors.ts';
+import type { Trouble } from './trouble.ts';
+
+export interface PluggedSite {
+  readonly id: string;
+  readonly port: string;
+  readonly directory: string;
+  readonly trouble: Trouble;
+}
+
+export class Plugged {
+  #detached: Promise<void> | undefined;
+
+  private constructor(
+    readonly device: Device, readonly id: string, readonly port: string, readonly attachment: Attachment,
+  ) {}
+
+  static async attach(device: Device, { id, port, directory, trouble }: PluggedSite): Promise<Plugged> {
+    const attachment = await device.attach({
+      id, directory,
+      fail: (error) => { if (error instanceof RootportError || error instanceof Error) trouble.raise(error); },
+      log: (line) => trouble.log(`${id}: ${line}`),
+    });
+    return new Plugged(device, id, port, attachment);
+  }
+
+  /** Stop its back end; once. */
+  detach(): Promise<void> {
+    this.#detached ??= this.attachment.detach();
+    return this.#detached;
+  }
+}

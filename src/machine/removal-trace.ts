@@ -1,0 +1,47 @@
+// The guest's own word on a driver's remove(): kprobes on entry to and return from pci_device_remove,
+// which calls it (Linux: drivers/pci/pci-driver.c). Works for every driver, without touching any.
+import { GuestCommandError } from '../errors.ts';
+import type { GuestShell } from '../guest/kept-shell.ts';
+
+const TRACING = '/sys/kernel/tracing';
+// struct device begins with its kobject, and that with its name: the BDF.
+const SETUP = [
+  `[ -e ${TRACING}/kprobe_events ] || mount -t tracefs tracefs ${TRACING}`,
+  `[ -e ${TRACING}/events/rootport ] || {`,
+  `echo 'p:rootport/remove_begin pci_device_remove bdf=+0(+0(%di)):string' >${TRACING}/kprobe_events &&`,
+  `echo 'r:rootport/remove_end pci_device_remove' >>${TRACING}/kprobe_events &&`,
+  `echo 1 >${TRACING}/events/rootport/enable; }`,
+].join('\n');
+
+export interface Removal {
+  readonly bdf: string;
+  /** False: pci_device_remove was entered and has not returned. */
+  readonly returned: boolean;
+}
+
+/** Arm the probes, once a guest. False where the kernel has none (CONFIG_KPROBE_EVENTS): no witness. */
+export async function armRemovalTrace(shell: GuestShell): Promise<boolean> {
+  try {
+    await shell.run(SETUP);
+    return true;
+  } catch (error) {
+    if (error instanceof GuestCommandError) return false;
+    throw error;
+  }
+}
+
+/** The removals since the probes were armed, in order. */
+export async function readRemovals(shell: GuestShell): Promise<Removal[]> {
+  const { stdout } = await shell.run(`grep -o 'remove_[be].*' ${TRACING}/trace || :`);
+  const removals: Removal[] = [];
+  for (const line of stdout.split('\n')) {
+    const begun = /^remove_begin: .*bdf="([^"]+)"/.exec(line);
+    if (begun !== null) removals.push({ bdf: begun[1] ?? '', returned: false });
+    else if (/^remove_end:/.test(line)) {
+      const open = removals.findLastIndex((one) => !one.returned);
+      const at = removals[open];
+      if (at !== undefined) removals[open] = { ...at, returned: true };
+    }
+  }
+  return removals;
+}

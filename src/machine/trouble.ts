@@ -1,0 +1,87 @@
+// What can end every wait on a machine at once: QEMU's exit, a fault of the guest's kernel, a back end
+// that failed. One abort signal, whose reason is the first of them with the machine's context.
+import { setMaxListeners } from 'node:events';
+import { GuestFault, RootportError, type MachineContext } from '../errors.ts';
+import { KernelLog, type KernelReport } from '../guest/kernel-log.ts';
+import type { Console } from '../qemu/console.ts';
+import type { QemuProcess } from '../qemu/process.ts';
+import { within } from '../wait.ts';
+
+/** How long a report that has begun is given to end, so that it can be quoted whole. */
+const REPORT_QUIET_MS = 400;
+
+export class Trouble {
+  readonly #controller = new AbortController();
+  readonly kernelLog = new KernelLog();
+  readonly #deviceLog: string[] = [];
+  #process: QemuProcess | undefined;
+  #console: Console | undefined;
+  #leaving = false;
+
+  /** Aborted with the reason as soon as something is wrong. */
+  get signal(): AbortSignal {
+    return this.#controller.signal;
+  }
+
+  constructor() {
+    setMaxListeners(0, this.#controller.signal); // every wait on the machine listens
+  }
+
+  watch(process: QemuProcess, console: Console): void {
+    this.#process = process;
+    this.#console = console;
+    void process.exited.then((exit) => {
+      // A panic's last lines may still be in the pipe: let a begun report be the reason.
+      setImmediate(() => this.raise(process.exitError(exit, this.#leaving ? 'as it was told to' : 'unexpectedly')));
+    });
+    console.onLine(({ text }) => this.kernelLog.push(`${text}\n`));
+    this.kernelLog.onReport((report) => {
+      if (!report.fatal) return;
+      setTimeout(() => this.raise(fault(report)), report.complete ? 0 : REPORT_QUIET_MS);
+    });
+  }
+
+  /** The first trouble counts. */
+  raise(error: Error): void {
+    if (this.#controller.signal.aborted) return;
+    const context = this.context();
+    this.#controller.abort(error instanceof RootportError && context !== undefined ? error.on(context) : error);
+  }
+
+  /** From now on an exit of QEMU is expected; it still ends every wait. */
+  leave(): void {
+    this.#leaving = true;
+  }
+
+  /** The trouble that there is, waiting a moment for one that a broken stream announces. */
+  async reason(): Promise<Error> {
+    if (!this.signal.aborted && this.#process !== undefined) {
+      const { exited } = this.#process;
+      await within(exited, { timeoutMs: 1000, what: 'QEMU to exit' }).catch(() => undefined);
+      await new Promise((resolve) => { setImmediate(() => setImmediate(resolve)); });
+    }
+    return this.signal.reason as Error ?? new Error('the machine is gone');
+  }
+
+  log(line: string): void {
+    this.#deviceLog.push(line);
+    if (this.#deviceLog.length > 10_000) this.#deviceLog.shift();
+  }
+
+  get deviceLog(): readonly string[] {
+    return this.#deviceLog;
+  }
+
+  context(): MachineContext | undefined {
+    if (this.#process === undefined) return undefined;
+    return {
+      commandLine: this.#process.commandLine,
+      consoleTail: this.#console?.tail(40) ?? '',
+      stderr: this.#process.stderr.split('\n').slice(-40).join('\n'),
+    };
+  }
+}
+
+function fault(report: KernelReport): GuestFault {
+  return new GuestFault(report.title, report.lines.join('\n'));
+}

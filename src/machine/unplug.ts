@@ -1,0 +1,106 @@
+// Unplug, and what every side still shows of the function afterwards.
+import { DeadlineError, QmpError } from '../errors.ts';
+import { findByQdevId, type QueryPciBus } from '../pci/query-pci.ts';
+import type { Machine } from './machine.ts';
+import type { PciFunction } from './pci-function.ts';
+import type { Plugged } from './plugged.ts';
+import { armRemovalTrace, readRemovals } from './removal-trace.ts';
+
+export interface UnplugOptions {
+  readonly timeoutMs?: number;
+}
+
+/** What the three sides say of an unplug; `leftovers` is empty when nothing was left behind. */
+export interface UnplugReport {
+  readonly bdf: string;
+  readonly kind: string;
+  /** Milliseconds from device_del to DEVICE_DELETED. */
+  readonly deletedAfterMs: number;
+  /** The driver that was bound before; undefined when there was none. */
+  readonly driver: string | undefined;
+  /** The driver's remove() returned. `'no driver'`: none was bound. `'no witness'`: this kernel has no kprobes. */
+  readonly removeReturned: boolean | 'no driver' | 'no witness';
+  readonly leftovers: readonly Leftover[];
+}
+
+export interface Leftover {
+  readonly witness: 'vmm' | 'guest' | 'device';
+  /** Where: `/proc/interrupts`, `/proc/iomem`, `query-pci`. */
+  readonly where: string;
+  readonly what: string;
+}
+
+export async function unplugDevice(
+  machine: Machine, plugged: Plugged, fn: PciFunction, options: UnplugOptions,
+): Promise<UnplugReport> {
+  const { qmp, guest } = machine;
+  const { id, attachment } = plugged;
+  const timeoutMs = options.timeoutMs ?? guest.defaultTimeoutMs;
+  const traced = await armRemovalTrace(guest.shell);
+  const before = traced ? (await readRemovals(guest.shell)).length : 0;
+  const driver = await fn.driver();
+  const irqs = await fn.messageIrqs();
+  await attachment.quiesce?.();
+  const what = `DEVICE_DELETED of ${id} (${plugged.device.kind} in ${plugged.port})`;
+  const deleted = qmp.expectEvent('DEVICE_DELETED', (event) => event.data?.['device'] === id, { timeoutMs, what, signal: machine.signal });
+  const beganAt = performance.now();
+  await qmp.execute('device_del', { id });
+  try {
+    await deleted;
+  } catch (error) {
+    if (!(error instanceof DeadlineError)) throw error;
+    throw new DeadlineError(what, timeoutMs, {
+      cause: error,
+      hint: 'the guest did not let go of the device: its driver\'s remove() may hang, or its hot-plug is off (a refusal is silence)',
+    });
+  }
+  const deletedAfterMs = performance.now() - beganAt;
+  for (const chardev of attachment.chardevs) await removeChardev(machine, chardev.id, timeoutMs);
+  await guest.until(`[ ! -e ${fn.sysfs} ]`, `the guest to drop ${fn.sysfs}`, timeoutMs);
+  const removals = traced ? (await readRemovals(guest.shell)).slice(before) : [];
+  return {
+    bdf: fn.bdf,
+    kind: plugged.device.kind,
+    deletedAfterMs,
+    driver,
+    removeReturned: driver === undefined ? 'no driver' : traced ? removals.some((one) => one.bdf === fn.bdf && one.returned) : 'no witness',
+    leftovers: await leftovers(machine, plugged, fn, irqs),
+  };
+}
+
+/** The front end lets go of its chardev a moment after DEVICE_DELETED. */
+async function removeChardev(machine: Machine, id: string, timeoutMs: number): Promise<void> {
+  const giveUpAt = performance.now() + timeoutMs;
+  for (;;) {
+    try {
+      await machine.qmp.execute('chardev-remove', { id });
+      return;
+    } catch (error) {
+      if (!(error instanceof QmpError) || !/busy/.test(error.description) || performance.now() > giveUpAt) throw error;
+    }
+  }
+}
+
+async function leftovers(machine: Machine, plugged: Plugged, fn: PciFunction, irqs: readonly number[]): Promise<Leftover[]> {
+  const found: Leftover[] = [];
+  const buses = await machine.qmp.execute<QueryPciBus[]>('query-pci');
+  if (findByQdevId(buses, plugged.id) !== undefined) found.push({ witness: 'vmm', where: 'query-pci', what: `${plugged.id} is still there` });
+  const { shell } = machine.guest;
+  const { stdout: proc } = await shell.run('cat /proc/interrupts; echo; echo ----; grep . /proc/iomem /proc/ioports');
+  const [interrupts = '', resources = ''] = proc.split('----');
+  for (const line of interrupts.split('\n')) {
+    const irq = /^\s*(\d+):/.exec(line)?.[1];
+    if (irq !== undefined && (irqs.includes(Number(irq)) || line.includes(fn.bdf))) {
+      found.push({ witness: 'guest', where: '/proc/interrupts', what: line.trim() });
+    }
+  }
+  for (const line of resources.split('\n')) {
+    if (line.includes(` ${fn.bdf}`)) found.push({ witness: 'guest', where: line.split(':')[0] ?? '', what: line.slice(line.indexOf(':') + 1).trim() });
+  }
+  // The interrupt descriptors outlive /proc/interrupts when a handler was freed but its vector was not.
+  const { stdout: descriptors } = await shell.run(`ls -d ${irqs.map((irq) => `/proc/irq/${irq}`).join(' ') || '/nothing'} 2>/dev/null || :`);
+  for (const path of descriptors.split('\n')) if (path !== '') found.push({ witness: 'guest', where: path, what: 'the interrupt descriptor is still there' });
+  const { stdout: node } = await shell.run(`ls -d /sys/bus/pci/devices/${fn.bdf} /sys/bus/pci/drivers/*/${fn.bdf} /sys/kernel/debug/rootport_probe/${fn.bdf} 2>/dev/null || :`);
+  for (const path of node.split('\n')) if (path !== '') found.push({ witness: 'guest', where: path, what: 'the node is still there' });
+  return found;
+}

@@ -1,0 +1,112 @@
+// QEMU's command line, as a pure function of what the machine shall be.
+import type { ChardevSpec, PropertyValue } from './attachment.ts';
+import { portIds, type MachinePreset } from './preset.ts';
+
+export interface ColdDevice {
+  readonly id: string;
+  readonly driver: string;
+  readonly properties: Readonly<Record<string, PropertyValue>>;
+  readonly chardevs: readonly ChardevSpec[];
+  readonly place: Placement;
+}
+
+/** The bus and, on a conventional bus, the slot. */
+export interface Placement {
+  readonly bus: string;
+  readonly addr?: string;
+}
+
+export interface CommandLineSpec {
+  /** The machine's name: the base name of its directory, by which the leash knows the process. */
+  readonly name: string;
+  readonly preset: MachinePreset;
+  readonly ports: number;
+  readonly accel: 'kvm' | 'tcg';
+  readonly cpus: number;
+  readonly memoryMiB: number;
+  readonly kernel: string;
+  readonly initramfs: string;
+  readonly append: readonly string[];
+  readonly devices: readonly ColdDevice[];
+  /** Descriptors that the process inherits: connected sockets for QMP and the console. */
+  readonly qmpFd: number;
+  readonly consoleFd: number;
+  /** SSH is forwarded from a free port of 127.0.0.1; false: no network card at all. */
+  readonly network: boolean;
+  readonly extraArgs: readonly string[];
+}
+
+/** The slot of pcie.0 or pci.0 where root ports, or on pc the hot-plugged devices, begin. */
+const FIRST_PORT_SLOT = 0x10;
+/** The harness's own network card: out of the way of what the user plugs. */
+const NETWORK_SLOT = 0x1e;
+
+/** QEMU's arguments, less the program itself. */
+export function commandLine(spec: CommandLineSpec): string[] {
+  const { preset } = spec;
+  return [
+    '-name', spec.name, '-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot',
+    '-machine', `${preset.machine},accel=${spec.accel},memory-backend=ram`,
+    '-cpu', cpuModel(spec.accel), '-smp', `${spec.cpus}`, '-m', `${spec.memoryMiB}M`,
+    // Shared, so that a vhost-user back end can be plugged at any time.
+    '-object', `memory-backend-memfd,id=ram,size=${spec.memoryMiB}M,share=on`,
+    '-kernel', spec.kernel, '-initrd', spec.initramfs, '-append', spec.append.join(' '),
+    '-chardev', `socket,id=qmp,fd=${spec.qmpFd}`, '-mon', 'chardev=qmp,mode=control',
+    '-chardev', `socket,id=console,fd=${spec.consoleFd}`, '-serial', 'chardev:console',
+    ...(preset.globals ?? []).flatMap((one) => ['-global', one]),
+    ...(preset.devices ?? []).flatMap((one) => ['-device', one]),
+    ...(spec.network ? network(preset) : []),
+    ...ports(spec),
+    ...spec.devices.flatMap((one) => [
+      ...one.chardevs.flatMap((chardev) => ['-chardev', `socket,id=${chardev.id},path=${escape(chardev.path)}`]),
+      '-device', deviceOption(one),
+    ]),
+    ...spec.extraArgs,
+  ];
+}
+
+function network(preset: MachinePreset): string[] {
+  return [
+    '-netdev', 'user,id=rootport-net,restrict=on,hostfwd=tcp:127.0.0.1:0-:22',
+    '-device', `virtio-net-pci,id=rootport-nic,netdev=rootport-net,romfile=,bus=${preset.bus},addr=0x${NETWORK_SLOT.toString(16)}`,
+  ];
+}
+
+function ports({ preset, ports: count }: CommandLineSpec): string[] {
+  if (preset.portDriver === undefined) return [];
+  return portIds(preset, count).flatMap((id, i) => [
+    '-device',
+    `${preset.portDriver},id=${id},bus=${preset.bus},chassis=${i + 1},slot=${i + 1},` +
+      `addr=0x${(FIRST_PORT_SLOT + (i >> 3)).toString(16)}.${i & 7}${(i & 7) === 0 ? ',multifunction=on' : ''}`,
+  ]);
+}
+
+/** Where a device that goes into the named socket is put. */
+export function placement(preset: MachinePreset, port: string): Placement {
+  if (preset.portDriver !== undefined) return { bus: port };
+  const index = Number(port.replace('slot', '')) - 1;
+  return { bus: preset.bus, addr: `0x${(FIRST_PORT_SLOT - 8 + index).toString(16)}` };
+}
+
+/**
+ * A modest CPU boots quicker under TCG than `max`; without rdrand the kernel waits for entropy.
+ * Under KVM the host's own.
+ */
+function cpuModel(accel: 'kvm' | 'tcg'): string {
+  return accel === 'kvm' ? 'host' : 'max';
+}
+
+function deviceOption({ driver, id, properties, place }: ColdDevice): string {
+  return [driver, `id=${id}`, ...Object.entries({ ...properties, ...place })
+    .map(([key, value]) => `${key}=${typeof value === 'boolean' ? (value ? 'on' : 'off') : escape(`${value}`)}`)].join(',');
+}
+
+/** QemuOpts: a comma in a value is doubled. */
+function escape(value: string): string {
+  return value.replaceAll(',', ',,');
+}
+
+/** One word for a POSIX shell. */
+export function shellQuote(word: string): string {
+  return /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll('\'', '\'\\\'\'')}'`;
+}

@@ -1,0 +1,47 @@
+// Machines as data: qemu/machines.json, and what a user says of one.
+import { readFileSync } from 'node:fs';
+import { UsageError } from '../errors.ts';
+import { packageFile } from '../packages/index.ts';
+
+export interface MachinePreset {
+  readonly name: string;
+  /** Value of -machine, less the accelerator and memory. */
+  readonly machine: string;
+  /** A root port's device model; without one, devices go straight onto `bus`. */
+  readonly portDriver?: string;
+  readonly bus: string;
+  /** Who carries hot-plug events to the guest. */
+  readonly hotplug: 'acpi' | 'pciehp';
+  readonly globals?: readonly string[];
+  readonly devices?: readonly string[];
+  readonly append?: readonly string[];
+}
+
+/** A machine as `boot` and `useMachine` take it; made by q35(), q35NativeHotplug(), q35Iommu(), pc(). */
+export interface MachineType {
+  readonly preset: string;
+  /** Hot-pluggable sockets: root ports `rp1`... (pc: slots of pci.0). Default 4. */
+  readonly ports?: number;
+  readonly cpus?: number;
+  readonly memoryMiB?: number;
+}
+
+type Options = Omit<MachineType, 'preset'>;
+export const q35 = (options: Options = {}): MachineType => ({ preset: 'q35', ...options });
+export const q35NativeHotplug = (options: Options = {}): MachineType => ({ preset: 'q35-native-hotplug', ...options });
+export const q35Iommu = (options: Options = {}): MachineType => ({ preset: 'q35-iommu', ...options });
+export const pc = (options: Options = {}): MachineType => ({ preset: 'pc', ...options });
+
+export function findPreset(name: string): MachinePreset {
+  const presets = JSON.parse(readFileSync(packageFile('qemu/machines.json'), 'utf8')) as Record<string, Omit<MachinePreset, 'name'>>;
+  const preset = presets[name];
+  if (preset === undefined) {
+    throw new UsageError(`there is no machine named ${JSON.stringify(name)}`, { hint: `the machines are ${Object.keys(presets).join(', ')}` });
+  }
+  return { name, ...preset };
+}
+
+/** Ids of the machine's hot-pluggable sockets, in slot order. */
+export function portIds(preset: MachinePreset, ports: number): string[] {
+  return Array.from({ length: ports }, (_, i) => (preset.portDriver === undefined ? `slot${i + 1}` : `rp${i + 1}`));
+}

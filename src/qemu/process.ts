@@ -1,0 +1,122 @@
+// One QEMU process: started on a leash, its console and QMP on inherited socket pairs (no path, no port,
+// no race), its end observed once and told to everyone who waits.
+import type { Duplex } from 'node:stream';
+import { execa } from 'execa';
+import { EnvironmentError, MachineExitError } from '../errors.ts';
+import { leash, PARENT_DEATH_PREFIX, type Leash } from './leash.ts';
+import { shellQuote } from './command-line.ts';
+
+export const QMP_FD = 3;
+export const CONSOLE_FD = 4;
+
+export interface QemuProcessOptions {
+  /** Program and all arguments. */
+  readonly command: readonly string[];
+  readonly env: Readonly<Record<string, string>>;
+  /** The machine's own directory; its base name must stand in `command` (-name). */
+  readonly directory: string;
+}
+
+export interface QemuExit {
+  readonly exitCode: number | undefined;
+  readonly signal: string | undefined;
+}
+
+const STDERR_MAX = 256 * 1024;
+
+export class QemuProcess {
+  readonly pid: number;
+  readonly qmp: Duplex;
+  readonly console: Duplex;
+  /** Resolves when the process is gone; never rejects. */
+  readonly exited: Promise<QemuExit>;
+  readonly #leash: Leash;
+  readonly #kill: (signal: NodeJS.Signals) => void;
+  readonly #lineListeners = new Set<(line: string) => void>();
+  #stderr = '';
+  #partial = '';
+  #ended = false;
+
+  static start(options: QemuProcessOptions): Promise<QemuProcess> {
+    return new Promise((resolve, reject) => {
+      const process = new QemuProcess(options, resolve, reject);
+      void process;
+    });
+  }
+
+  private constructor(
+    readonly options: QemuProcessOptions, started: (self: QemuProcess) => void, failed: (error: Error) => void,
+  ) {
+    this.#leash = leash(options.directory);
+    const [file, ...args] = [...PARENT_DEATH_PREFIX, ...options.command];
+    const child = execa(file, args, {
+      stdio: ['ignore', 'pipe', 'pipe', 'pipe', 'pipe'],
+      env: options.env, buffer: false, reject: false, cleanup: false, forceKillAfterDelay: false,
+    });
+    this.pid = child.pid ?? 0;
+    this.qmp = child.stdio[QMP_FD] as unknown as Duplex;
+    this.console = child.stdio[CONSOLE_FD] as unknown as Duplex;
+    for (const stream of [this.qmp, this.console]) stream?.on('error', () => {}); // its end is seen as an exit
+    this.#kill = (signal) => { child.kill(signal); };
+    for (const stream of [child.stdout, child.stderr]) {
+      stream.on('data', (chunk: Buffer) => this.#takeStderr(chunk.toString('utf8')));
+    }
+    this.exited = child.then(async (result) => {
+      this.#ended = true;
+      return { exitCode: result.exitCode, signal: result.signal };
+    });
+    if (child.pid === undefined) {
+      void child.then(async (result) => {
+        await this.#leash.release();
+        failed(new EnvironmentError(`setpriv cannot be started: ${result.shortMessage}`, {
+          cause: result, hint: 'install util-linux (Debian: apt-get install util-linux)',
+        }));
+      });
+      return;
+    }
+    this.#leash.hold(child.pid);
+    started(this);
+  }
+
+  /** The command line, quoted for a shell. */
+  get commandLine(): string {
+    const env = Object.entries(this.options.env).map(([key, value]) => `${key}=${shellQuote(value)}`);
+    return [...env, ...this.options.command.map(shellQuote)].join(' ');
+  }
+
+  /** QEMU's own output (stderr, and stdout that nothing else uses), the last 256 KiB. */
+  get stderr(): string {
+    return this.#stderr;
+  }
+
+  get running(): boolean {
+    return !this.#ended;
+  }
+
+  /** Every whole line of QEMU's own output from now on; a trace event is one. Returns how to stop. */
+  onLine(listener: (line: string) => void): () => void {
+    this.#lineListeners.add(listener);
+    return () => void this.#lineListeners.delete(listener);
+  }
+
+  /** An error that says how it ended, for those who wait. */
+  exitError({ exitCode, signal }: QemuExit, while_: string): MachineExitError {
+    const how = signal === undefined ? `exited with code ${exitCode ?? '?'}` : `was killed by ${signal}`;
+    return new MachineExitError(`QEMU ${how} ${while_}`, exitCode, signal);
+  }
+
+  /** Kill QEMU, wait until it is gone, and let the leash remove the directory. Idempotent. */
+  async end(): Promise<void> {
+    if (!this.#ended) this.#kill('SIGKILL');
+    await this.exited;
+    await this.#leash.release();
+  }
+
+  #takeStderr(text: string): void {
+    this.#stderr = (this.#stderr + text).slice(-STDERR_MAX);
+    if (this.#lineListeners.size === 0) { this.#partial = ''; return; }
+    const lines = (this.#partial + text).split('\n');
+    this.#partial = lines.pop() ?? '';
+    for (const line of lines) for (const listener of this.#lineListeners) listener(line);
+  }
+}
