@@ -43,8 +43,10 @@ async function wrapPrograms(directory: string, toEntry: string, toTree: string):
     const path = join(directory, entry.name);
     if (entry.isDirectory()) await wrapPrograms(path, join('..', toEntry), toTree);
     if (!entry.isFile() || !(await startsAsElf(path)) || !/^[a-z_0-9-]+$/.test(entry.name)) continue;
-    const program = `.${entry.name}.elf`;
-    await rename(path, join(directory, program));
+    // Debian's modpost is a launcher that looks for modpost.real-<byte order>-<bits> by its own name.
+    const real = `${entry.name}.real-lsb-64`;
+    const program = existsSync(join(directory, real)) ? real : `.${entry.name}.elf`;
+    if (program !== real) await rename(path, join(directory, program));
     await writeFile(path, [
       '#!/bin/sh',
       'here=$(dirname "$(readlink -f "$0")")',
