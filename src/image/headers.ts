@@ -43,10 +43,10 @@ async function wrapPrograms(directory: string, toEntry: string, toTree: string):
     const path = join(directory, entry.name);
     if (entry.isDirectory()) await wrapPrograms(path, join('..', toEntry), toTree);
     if (!entry.isFile() || !(await startsAsElf(path)) || !/^[a-z_0-9-]+$/.test(entry.name)) continue;
-    // Debian's modpost is a launcher that looks for modpost.real-<byte order>-<bits> by its own name.
-    const real = `${entry.name}.real-lsb-64`;
-    const program = existsSync(join(directory, real)) ? real : `.${entry.name}.elf`;
-    if (program !== real) await rename(path, join(directory, program));
+    // Debian's modpost and objtool are launchers that look for <own name>.real-<target> beside them.
+    const real = [`${entry.name}.real-lsb-64`, `${entry.name}.real-x86`].find((name) => existsSync(join(directory, name)));
+    const program = real ?? `.${entry.name}.elf`;
+    if (real === undefined) await rename(path, join(directory, program));
     await writeFile(path, [
       '#!/bin/sh',
       'here=$(dirname "$(readlink -f "$0")")',
