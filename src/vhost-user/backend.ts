@@ -1,0 +1,210 @@
+// A vhost-user back end: a virtio device of this process behind a listening Unix socket, to which QEMU
+// connects. One front end at a time; when it has gone the next may come. Counts what the device fired
+// and lets a test come between the device and its interrupts. Does not close the device: its owner does.
+import { ProtocolError, UsageError } from '../errors.ts';
+import { closeFd } from '../native/index.ts';
+import { UnixListener } from '../native/unix-listener.ts';
+import type { VirtioDevice } from '../virtio/device.ts';
+import type { Virtqueue } from '../virtio/virtqueue.ts';
+import { within } from '../wait.ts';
+import { Session } from './session.ts';
+
+/** What becomes of an interrupt that the device fired on a queue: a broken device's means of breaking. */
+export type CallDecision = 'deliver' | 'drop' | { readonly queue: number };
+
+/** The index under which config changes are counted: they have a vector, but no queue. */
+export const CONFIG_CHANGE = -1;
+
+export interface VhostUserBackendOptions {
+  /** Where to listen, at most 107 bytes; removed on close. */
+  readonly path: string;
+  readonly device: VirtioDevice;
+  /**
+   * Something broke: a ring or a message (ProtocolError), the device's own code, a drain that did not
+   * end (DeadlineError). The back end goes on: a broken ring is stopped, a broken session ended.
+   */
+  readonly onError?: (error: Error) => void;
+  readonly log?: (line: string) => void;
+  /** How long the device may take to finish its requests when a ring is stopped. Default 5 s. */
+  readonly drainTimeoutMs?: number;
+}
+
+export class VhostUserBackend {
+  /** Asked before every interrupt of a queue; absent: all are delivered. */
+  beforeCall: ((queueIndex: number) => CallDecision) | undefined;
+  readonly #options: VhostUserBackendOptions;
+  readonly #listener: UnixListener;
+  readonly #fired: Uint32Array;
+  readonly #signalled: Uint32Array;
+  readonly #kicked: Uint32Array;
+  #configChanges = 0;
+  #session: Session | undefined;
+  /** A front end that connected while the last one's session was still ending. */
+  #waitingFd: number | undefined;
+  #startWaiters: { readonly index: number; readonly resolve: () => void }[] = [];
+  #closed: Promise<void> | undefined;
+
+  /** Listen at once. Throws SystemCallError (an EnvironmentError): EADDRINUSE, ENAMETOOLONG, EACCES. */
+  static listen(options: VhostUserBackendOptions): VhostUserBackend {
+    return new VhostUserBackend(options);
+  }
+
+  private constructor(options: VhostUserBackendOptions) {
+    const { queueCount } = options.device;
+    if (!Number.isInteger(queueCount) || queueCount < 1 || queueCount > 256) {
+      throw new UsageError(`a vhost-user device with ${queueCount} queues`, { hint: 'it has 1 to 256' });
+    }
+    this.#options = options;
+    this.#fired = new Uint32Array(queueCount);
+    this.#signalled = new Uint32Array(queueCount);
+    this.#kicked = new Uint32Array(queueCount);
+    this.#listener = new UnixListener({
+      path: options.path,
+      onConnection: (fd) => this.#connect(fd),
+      onError: (error) => options.onError?.(error),
+    });
+  }
+
+  get path(): string {
+    return this.#options.path;
+  }
+
+  /** A front end is connected. */
+  get connected(): boolean {
+    return this.#session !== undefined;
+  }
+
+  /** Virtio feature bits that the driver accepted; undefined without a front end, 0 before it did. */
+  get features(): bigint | undefined {
+    return this.#session?.features;
+  }
+
+  /** The queue while its ring runs: its counts, and whether it is broken. */
+  queue(index: number): Virtqueue | undefined {
+    return this.#session?.queue(index);
+  }
+
+  /** A driver started the queue (now, or it runs already). DeadlineError after `timeoutMs`. */
+  queueStarted(index: number, { timeoutMs, signal }: { timeoutMs: number; signal?: AbortSignal }): Promise<void> {
+    if (this.queue(index) !== undefined) return Promise.resolve();
+    const started = new Promise<void>((resolve) => this.#startWaiters.push({ index, resolve }));
+    return within(started, { timeoutMs, signal, what: `a driver to start queue ${index} of the device at ${this.path}` });
+  }
+
+  /**
+   * Interrupts that the device fired, by queue (CONFIG_CHANGE: config changes), since listen(): its own
+   * claim. One that `beforeCall` dropped or sent elsewhere counts for the queue it was meant for.
+   */
+  fired(): ReadonlyMap<number, number> {
+    const counts = counted(this.#fired);
+    if (this.#configChanges > 0) counts.set(CONFIG_CHANGE, this.#configChanges);
+    return counts;
+  }
+
+  /** Writes to each queue's call eventfd: what really left the device. */
+  signalled(): ReadonlyMap<number, number> {
+    return counted(this.#signalled);
+  }
+
+  /** Kicks seen on each queue; the driver's writes may be merged. */
+  kicked(): ReadonlyMap<number, number> {
+    return counted(this.#kicked);
+  }
+
+  /** Fire a queue's interrupt although nothing was used. UsageError when the driver has set none up. */
+  signal(queueIndex: number): void {
+    if (!this.#signal(queueIndex)) throw new UsageError(`vhost-user: queue ${queueIndex} has no call eventfd to signal`);
+    this.#fired[queueIndex] = (this.#fired[queueIndex] ?? 0) + 1;
+  }
+
+  /** The device's config space changed: have the driver told. UsageError when nobody listens. */
+  configChanged(): void {
+    if (this.#session?.configChanged() !== true) throw new UsageError('vhost-user: a config change, and no front end that listens for it');
+    this.#configChanges += 1;
+  }
+
+  /** End the session, stop listening, remove the socket. Idempotent, and does not reject. */
+  close(): Promise<void> {
+    return (this.#closed ??= this.#close());
+  }
+
+  async #close(): Promise<void> {
+    this.#listener.close();
+    this.#dropWaiting();
+    await this.#session?.end();
+  }
+
+  #connect(fd: number): void {
+    if (this.#session === undefined) {
+      this.#start(fd);
+    } else if (this.#session.ending && this.#waitingFd === undefined) {
+      this.#waitingFd = fd;
+    } else {
+      this.#options.log?.('vhost-user: a second front end was turned away');
+      closeFd(fd);
+    }
+  }
+
+  #start(fd: number): void {
+    this.#options.log?.('vhost-user: a front end connected');
+    this.#session = new Session({
+      fd,
+      device: this.#options.device,
+      drainTimeoutMs: this.#options.drainTimeoutMs ?? 5000,
+      events: {
+        called: (index) => this.#called(index),
+        kicked: (index, count) => void (this.#kicked[index] = (this.#kicked[index] ?? 0) + count),
+        started: (index) => this.#started(index),
+        log: (line) => this.#options.log?.(`vhost-user: ${line}`),
+        error: (error) => this.#options.onError?.(error),
+        ended: () => {
+          this.#session = undefined;
+          const next = this.#waitingFd;
+          this.#waitingFd = undefined;
+          if (next !== undefined) this.#start(next);
+        },
+      },
+    });
+  }
+
+  #dropWaiting(): void {
+    if (this.#waitingFd !== undefined) closeFd(this.#waitingFd);
+    this.#waitingFd = undefined;
+  }
+
+  #started(index: number): void {
+    this.#startWaiters = this.#startWaiters.filter((waiter) => {
+      if (waiter.index === index) waiter.resolve();
+      return waiter.index !== index;
+    });
+  }
+
+  /** The hot path's end: from a completed request to the driver's interrupt. */
+  #called(index: number): void {
+    this.#fired[index] = (this.#fired[index] ?? 0) + 1;
+    if (this.beforeCall === undefined) {
+      this.#signal(index);
+      return;
+    }
+    const decision = this.beforeCall(index);
+    if (decision === 'drop') return;
+    const target = decision === 'deliver' ? index : decision.queue;
+    if (!this.#signal(target) && target !== index) {
+      this.#options.onError?.(new ProtocolError(`vhost-user: queue ${target} has no call eventfd for an interrupt steered to it`));
+    }
+  }
+
+  #signal(index: number): boolean {
+    if (this.#session?.signal(index) !== true) return false;
+    this.#signalled[index] = (this.#signalled[index] ?? 0) + 1;
+    return true;
+  }
+}
+
+function counted(counts: Uint32Array): Map<number, number> {
+  const result = new Map<number, number>();
+  counts.forEach((count, index) => {
+    if (count > 0) result.set(index, count);
+  });
+  return result;
+}

@@ -1,0 +1,3 @@
+// vhost-user: a virtio device in this process, driven by a QEMU guest.
+export { CONFIG_CHANGE, VhostUserBackend } from './backend.ts';
+export type { CallDecision, VhostUserBackendOptions } from './backend.ts';

@@ -1,0 +1,194 @@
+// Guest memory as a vhost-user front end shares it (SET_MEM_TABLE), mapped into this process: the
+// GuestMemory that the rings see, and the translation of the front end's own addresses. A region of
+// over 4 GiB is several mappings. Who unmaps must know that nothing uses the memory any more.
+import { fstatSync } from 'node:fs';
+import { ProtocolError } from '../errors.ts';
+import { MAPPING_SIZE_MAX, mapFile, unmapFile } from '../native/index.ts';
+import type { GuestAddress, GuestMemory, MemoryRegion } from '../virtio/guest-memory.ts';
+import type { RegionDescription } from './codec.ts';
+
+/** One region of the table: guest addresses, the front end's, and the file behind them. */
+interface TableRegion {
+  readonly guestAddress: number;
+  readonly sizeBytes: number;
+  readonly userAddress: number;
+  /** What it maps, to know it again in the next table. */
+  readonly identity: string;
+  readonly pieces: readonly Piece[];
+}
+
+interface Piece extends MemoryRegion {
+  readonly mapping: ArrayBuffer;
+}
+
+/** A table prepared but not yet in force. */
+export interface MemoryChange {
+  /** Mapped before and not any more: their users must end before `commit`. */
+  readonly removes: boolean;
+  /** Put the new table in force and unmap what is not in it. */
+  commit(): void;
+  /** Unmap what was mapped for the new table; the old one stays in force. */
+  abandon(): void;
+}
+
+export class MemoryMap implements GuestMemory {
+  #table: readonly TableRegion[] = [];
+  /** All pieces by guest address, ascending. */
+  #pieces: readonly Piece[] = [];
+  #last: Piece | undefined;
+
+  get regionCount(): number {
+    return this.#table.length;
+  }
+
+  region(address: number, lengthBytes: number): MemoryRegion | undefined {
+    const last = this.#last;
+    if (last !== undefined && holds(last, address, lengthBytes)) return last;
+    for (let i = 0; i < this.#pieces.length; i++) {
+      const piece = this.#pieces[i] as Piece;
+      if (holds(piece, address, lengthBytes)) {
+        this.#last = piece;
+        return piece;
+      }
+    }
+    return undefined;
+  }
+
+  spans(address: number, lengthBytes: number): Uint8Array[] | undefined {
+    const views: Uint8Array[] = [];
+    let at = address;
+    let left = lengthBytes;
+    while (left > 0) {
+      const piece = this.region(at, 1);
+      if (piece === undefined) return undefined;
+      const start = at - piece.guestAddress;
+      const count = Math.min(left, piece.sizeBytes - start);
+      views.push(piece.u8.subarray(start, start + count));
+      at += count;
+      left -= count;
+    }
+    return views.length === 0 ? undefined : views;
+  }
+
+  /** The guest-physical address of one of the front end's own addresses, or undefined when it shares none there. */
+  fromUserAddress(userAddress: bigint): GuestAddress | undefined {
+    const address = Number(userAddress);
+    const region = this.#table.find((entry) => address >= entry.userAddress && address < entry.userAddress + entry.sizeBytes);
+    return region === undefined ? undefined : ((address - region.userAddress + region.guestAddress) as GuestAddress);
+  }
+
+  /**
+   * Map a new table; `fds` are only looked at. Regions that were mapped already are kept as they are.
+   * Throws ProtocolError for a table that makes no sense or cannot be mapped; then nothing changed.
+   */
+  prepare(descriptions: readonly RegionDescription[], fds: readonly number[]): MemoryChange {
+    const regions: TableRegion[] = [];
+    const fresh: TableRegion[] = [];
+    const unmapFresh = (): void => fresh.forEach(unmapRegion);
+    try {
+      descriptions.forEach((description, index) => {
+        const checked = check(description, index);
+        const { dev, ino, blksize } = fstatSync(fds[index] as number);
+        const identity = [checked.guestAddress, checked.sizeBytes, checked.userAddress, checked.mmapOffset, dev, ino].join(' ');
+        const kept = this.#table.find((region) => region.identity === identity);
+        if (kept !== undefined) return void regions.push(kept);
+        const made = { ...checked, identity, pieces: mapPieces(checked, fds[index] as number, blksize) };
+        fresh.push(made);
+        regions.push(made);
+      });
+      refuseOverlap(regions, 'guestAddress');
+      refuseOverlap(regions, 'userAddress');
+    } catch (error) {
+      unmapFresh();
+      if (error instanceof ProtocolError) throw error;
+      throw new ProtocolError(`vhost-user: SET_MEM_TABLE cannot be mapped: ${error instanceof Error ? error.message : String(error)}`, { cause: error, received: descriptions });
+    }
+    const removed = this.#table.filter((region) => !regions.includes(region));
+    return {
+      removes: removed.length > 0,
+      commit: () => {
+        this.#use(regions);
+        removed.forEach(unmapRegion);
+      },
+      abandon: unmapFresh,
+    };
+  }
+
+  /** Unmap everything: every view has length 0 afterwards. */
+  clear(): void {
+    const removed = this.#table;
+    this.#use([]);
+    removed.forEach(unmapRegion);
+  }
+
+  #use(regions: readonly TableRegion[]): void {
+    this.#table = regions;
+    this.#pieces = regions.flatMap(({ pieces }) => pieces).sort((a, b) => a.guestAddress - b.guestAddress);
+    this.#last = undefined;
+  }
+}
+
+function holds(piece: Piece, address: number, lengthBytes: number): boolean {
+  const start = address - piece.guestAddress;
+  return start >= 0 && lengthBytes > 0 && start + lengthBytes <= piece.sizeBytes;
+}
+
+interface CheckedRegion {
+  readonly guestAddress: number;
+  readonly sizeBytes: number;
+  readonly userAddress: number;
+  readonly mmapOffset: number;
+}
+
+/** Addresses as numbers: above 2^53 no machine has memory. */
+function check(description: RegionDescription, index: number): CheckedRegion {
+  const { guestAddress, size, userAddress, mmapOffset } = description;
+  const most = BigInt(Number.MAX_SAFE_INTEGER);
+  const refuse = (why: string): never => {
+    throw new ProtocolError(`vhost-user: region ${index} of SET_MEM_TABLE ${why}`, { received: description });
+  };
+  if (size === 0n) refuse('is empty');
+  if ([guestAddress, userAddress, mmapOffset].some((start) => start + size > most)) refuse('ends beyond 2^53');
+  if (guestAddress % 8n !== 0n || mmapOffset % 8n !== 0n) refuse('does not start at a multiple of 8');
+  return { guestAddress: Number(guestAddress), sizeBytes: Number(size), userAddress: Number(userAddress), mmapOffset: Number(mmapOffset) };
+}
+
+function refuseOverlap(regions: readonly TableRegion[], key: 'guestAddress' | 'userAddress'): void {
+  const sorted = [...regions].sort((a, b) => a[key] - b[key]);
+  sorted.forEach((region, i) => {
+    const next = sorted[i + 1];
+    if (next !== undefined && region[key] + region.sizeBytes > next[key]) {
+      throw new ProtocolError(`vhost-user: regions of SET_MEM_TABLE overlap at ${key} 0x${next[key].toString(16)}`);
+    }
+  });
+}
+
+function mapPieces({ guestAddress, sizeBytes, mmapOffset }: CheckedRegion, fd: number, blockBytes: number): Piece[] {
+  const pieces: Piece[] = [];
+  // mmap wants page multiples, huge ones for hugetlbfs; st_blksize is the file's page size on both.
+  const lead = mmapOffset % blockBytes;
+  try {
+    for (let done = 0; done < sizeBytes; ) {
+      const skip = done === 0 ? lead : 0;
+      const size = Math.min(sizeBytes - done, MAPPING_SIZE_MAX - skip);
+      const mapping = mapFile(fd, mmapOffset + done - skip, size + skip);
+      pieces.push({
+        mapping,
+        guestAddress: (guestAddress + done) as GuestAddress,
+        sizeBytes: size,
+        u8: new Uint8Array(mapping, skip, size),
+        u16: new Uint16Array(mapping, skip, Math.floor(size / 2)),
+        u32: new Uint32Array(mapping, skip, Math.floor(size / 4)),
+      });
+      done += size;
+    }
+  } catch (error) {
+    for (const { mapping } of pieces) unmapFile(mapping);
+    throw error;
+  }
+  return pieces;
+}
+
+function unmapRegion({ pieces }: TableRegion): void {
+  for (const { mapping } of pieces) unmapFile(mapping);
+}

@@ -1,0 +1,226 @@
+// One ring of a session: its eventfds, its addresses, and the virtqueue while it runs. It starts when
+// everything is known and its kick eventfd is there, runs while enabled, and stops for GET_VRING_BASE.
+// Docs/interop/vhost-user.rst, "Ring states". Knows no messages.
+import { ProtocolError } from '../errors.ts';
+import { adoptEventfd, closeFd, pollEventfd, signalEventfd } from '../native/index.ts';
+import type { Poll } from '../native/index.ts';
+import type { VirtioDevice } from '../virtio/device.ts';
+import { SplitVirtqueue } from '../virtio/split-virtqueue.ts';
+import { QUEUE_SIZE_MAX } from '../virtio/split-ring.ts';
+import type { Virtqueue } from '../virtio/virtqueue.ts';
+import type { MemoryMap } from './memory.ts';
+
+/** What a ring needs of the session around it. */
+export interface RingOwner {
+  readonly device: VirtioDevice;
+  readonly memory: MemoryMap;
+  readonly eventIdx: boolean;
+  readonly indirect: boolean;
+  /** The device used buffers of this ring and the driver wants to hear of it. */
+  called(index: number): void;
+  /** Kicks were seen. */
+  kicked(index: number, count: number): void;
+  started(index: number): void;
+  /** The ring or its driver misbehaved; the ring is stopped, the session goes on. */
+  broken(index: number, error: ProtocolError): void;
+  /** The device's own code threw. */
+  deviceFailed(error: unknown): void;
+}
+
+/** Where the ring's parts lie, in the front end's addresses. */
+export interface RingAddresses {
+  readonly descriptor: bigint;
+  readonly available: bigint;
+  readonly used: bigint;
+}
+
+export class Ring {
+  readonly #owner: RingOwner;
+  readonly #process = (): void => this.process();
+  #size = 0;
+  #base = 0;
+  #addresses: RingAddresses | undefined;
+  #enabled = false;
+  #paused = false;
+  #queue: SplitVirtqueue | undefined;
+  #kickFd: number | undefined;
+  #callFd: number | undefined;
+  #errorFd: number | undefined;
+  #poll: Poll | undefined;
+
+  constructor(
+    readonly index: number,
+    owner: RingOwner,
+  ) {
+    this.#owner = owner;
+  }
+
+  /** The virtqueue while the ring runs. */
+  get queue(): Virtqueue | undefined {
+    return this.#queue;
+  }
+
+  setSize(size: number): void {
+    this.#refuseRunning('SET_VRING_NUM');
+    const most = Math.min(this.#owner.device.queueSizeMax, QUEUE_SIZE_MAX);
+    if (size < 1 || size > most || (size & (size - 1)) !== 0) {
+      throw new ProtocolError(`vhost-user: SET_VRING_NUM of ring ${this.index} to ${size}: a power of two up to ${most} is wanted`, {
+        hint: "QEMU's queue-size property must not exceed the device's largest",
+      });
+    }
+    this.#size = size;
+  }
+
+  setBase(base: number): void {
+    this.#refuseRunning('SET_VRING_BASE');
+    if (base > 0xffff) throw new ProtocolError(`vhost-user: SET_VRING_BASE of ring ${this.index} to ${base}: an avail index has 16 bits`);
+    this.#base = base;
+  }
+
+  setAddresses(addresses: RingAddresses): void {
+    const same = this.#addresses?.descriptor === addresses.descriptor
+      && this.#addresses.available === addresses.available && this.#addresses.used === addresses.used;
+    if (!same) this.#refuseRunning('SET_VRING_ADDR');
+    this.#addresses = addresses;
+    this.#start();
+  }
+
+  /** The kick eventfd, from here on the ring's to close. */
+  setKick(fd: number): void {
+    this.#stopKicks();
+    this.#checkEventfd('SET_VRING_KICK', fd);
+    this.#kickFd = fd;
+    this.#poll = pollEventfd(fd, (count) => this.#kick(count));
+    this.#start();
+  }
+
+  /** The call eventfd (undefined: the driver polls), from here on the ring's to close. */
+  setCall(fd: number | undefined): void {
+    if (fd !== undefined) this.#checkEventfd('SET_VRING_CALL', fd);
+    if (this.#callFd !== undefined) closeFd(this.#callFd);
+    this.#callFd = fd;
+  }
+
+  /** The error eventfd, from here on the ring's to close. */
+  setError(fd: number | undefined): void {
+    if (fd !== undefined) this.#checkEventfd('SET_VRING_ERR', fd);
+    if (this.#errorFd !== undefined) closeFd(this.#errorFd);
+    this.#errorFd = fd;
+  }
+
+  enable(enabled: boolean): void {
+    this.#enabled = enabled;
+    // The kick for what is in the ring may have come while it was disabled.
+    if (enabled) this.process();
+  }
+
+  /** Take no requests although kicks come; resume() looks into the ring again. */
+  pause(): void {
+    this.#paused = true;
+  }
+
+  resume(): void {
+    this.#paused = false;
+    this.process();
+  }
+
+  /** Guest memory was mapped anew while the ring runs; no request of it is in use. */
+  remap(): void {
+    this.#queue?.remap();
+  }
+
+  /** Interrupt the driver; false when it polls or the ring has no call eventfd yet. */
+  signal(): boolean {
+    if (this.#callFd === undefined) return false;
+    signalEventfd(this.#callFd);
+    return true;
+  }
+
+  /** Let the device look for requests, if the ring runs. */
+  process(): void {
+    const queue = this.#queue;
+    if (queue === undefined || !this.#enabled || this.#paused) return;
+    try {
+      this.#owner.device.process(this.index, queue);
+    } catch (error) {
+      this.#owner.deviceFailed(error);
+      queue.break(new ProtocolError(`vhost-user: the device failed on queue ${this.index}: ${String(error)}`, { cause: error }));
+    }
+  }
+
+  /** Stop, drained or not; the avail index to go on from. The call and error eventfds stay. */
+  stop(): number {
+    this.#stopKicks();
+    this.#paused = false;
+    if (this.#queue !== undefined) {
+      this.#base = this.#queue.lastAvailIndex;
+      this.#queue.stop();
+      this.#queue = undefined;
+    }
+    return this.#base;
+  }
+
+  /** Stop and close everything. Idempotent. */
+  close(): void {
+    this.stop();
+    this.setCall(undefined);
+    this.setError(undefined);
+  }
+
+  #start(): void {
+    const addresses = this.#addresses;
+    if (this.#queue !== undefined || addresses === undefined || this.#size === 0 || this.#kickFd === undefined) return;
+    const { memory, eventIdx, indirect } = this.#owner;
+    const translate = (name: string, userAddress: bigint): ReturnType<MemoryMap['fromUserAddress']> & number => {
+      const address = memory.fromUserAddress(userAddress);
+      if (address !== undefined) return address;
+      throw new ProtocolError(`vhost-user: the ${name} of ring ${this.index}, 0x${userAddress.toString(16)}, is not in a region of SET_MEM_TABLE`, { received: addresses });
+    };
+    const queue = new SplitVirtqueue({
+      memory, eventIdx, indirect,
+      size: this.#size,
+      descAddress: translate('descriptor table', addresses.descriptor),
+      availAddress: translate('avail ring', addresses.available),
+      usedAddress: translate('used ring', addresses.used),
+      lastAvailIndex: this.#base,
+      notify: () => this.#owner.called(this.index),
+      onBroken: (error) => {
+        if (this.#errorFd !== undefined) signalEventfd(this.#errorFd);
+        this.#owner.broken(this.index, error);
+      },
+    });
+    this.#queue = queue;
+    this.#owner.started(this.index);
+    // After this message was answered: the front end may wait for that before it looks at the ring.
+    setImmediate(this.#process);
+  }
+
+  #kick(count: number): void {
+    if (count < 0) {
+      const error = new ProtocolError(`vhost-user: the kick eventfd of ring ${this.index} failed with errno ${-count}`);
+      if (this.#queue !== undefined) this.#queue.break(error);
+      else this.#owner.broken(this.index, error);
+      return;
+    }
+    this.#owner.kicked(this.index, count);
+    this.process();
+  }
+
+  #stopKicks(): void {
+    this.#poll?.stop();
+    this.#poll = undefined;
+    if (this.#kickFd !== undefined) closeFd(this.#kickFd);
+    this.#kickFd = undefined;
+  }
+
+  #refuseRunning(request: string): void {
+    if (this.#queue !== undefined) throw new ProtocolError(`vhost-user: ${request} of ring ${this.index} while it runs`);
+  }
+
+  /** Closes it when it is none. */
+  #checkEventfd(request: string, fd: number): void {
+    if (adoptEventfd(fd)) return;
+    closeFd(fd);
+    throw new ProtocolError(`vhost-user: ${request} of ring ${this.index} came with a descriptor that is no eventfd`);
+  }
+}
