@@ -12,3 +12,4 @@ export { pc, q35, q35Iommu, q35NativeHotplug, type MachineType } from './qemu/pr
 export type { Attachment, AttachSite, ChardevSpec, Device, FireWitness, PropertyValue } from './qemu/attachment.ts';
 export type { PciAccess, AccessWidth, ConfigWidth } from './pci/access.ts';
 export { EDU, edu, type EduOptions } from './devices/edu/index.ts';
+export { IVSHMEM, ivshmem, Ivshmem, type IvshmemOptions } from './devices/ivshmem/index.ts';

@@ -33,6 +33,7 @@ export async function plugDevice(
     for (const chardev of attachment.chardevs) await qmp.execute('chardev-remove', { id: chardev.id }).catch(() => undefined);
     throw error;
   }
+  await attachment.ready?.({ timeoutMs, signal: machine.signal });
   if (options.waitForGuest === false) return PciFunction.find(machine, plugged);
   const fn = await enumerated(machine, plugged, timeoutMs);
   if (expected?.ready !== undefined) {

@@ -36,6 +36,8 @@ export interface Attachment {
   /** Chardevs to add before the device and remove after it, in order. */
   readonly chardevs: readonly ChardevSpec[];
   readonly witness?: FireWitness;
+  /** Resolves when QEMU has been handed everything by the back end; awaited after `device_add`. */
+  ready?(options: { timeoutMs: number; signal: AbortSignal }): Promise<void>;
   /** Stop firing, before `device_del` (FACTS: ivshmem under fire crashes QEMU). */
   quiesce?(): Promise<void>;
   /** QEMU let go of it, or is gone: close sockets, unmap, drain. Idempotent, never rejects for a dead peer. */
