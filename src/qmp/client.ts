@@ -147,11 +147,12 @@ export class QmpClient {
   }
 
   /**
-   * A line of the human monitor (`info mtree -f`), and what it prints. HMP reports most errors as
-   * text: the caller must read it.
+   * A line of the human monitor (`info mtree -f`), and what it prints, its CR LF made LF. HMP reports
+   * most errors as text: the caller must read it.
    */
-  hmp(commandLine: string, options?: ExecuteOptions): Promise<string> {
-    return this.execute<string>('human-monitor-command', { 'command-line': commandLine }, options);
+  async hmp(commandLine: string, options?: ExecuteOptions): Promise<string> {
+    const said = await this.execute<string>('human-monitor-command', { 'command-line': commandLine }, options);
+    return said.replaceAll('\r\n', '\n');
   }
 
   /**
