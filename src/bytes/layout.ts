@@ -14,7 +14,7 @@ export interface Field {
   readonly doc: string;
 }
 
-interface FieldOf<K extends Scalar | 'bytes'> extends Field {
+export interface FieldOf<K extends Scalar | 'bytes'> extends Field {
   readonly kind: K;
 }
 
