@@ -1,0 +1,60 @@
+// Plugging a virtio device of this process into QEMU over vhost-user: what every such device's attach()
+// does. The device is behind its gates (virtio/queue-gate.ts), so that a test can steer it.
+import { createServer } from 'node:net';
+import type { Socket } from 'node:net';
+import { join } from 'node:path';
+import type { AttachSite, Attachment, PropertyValue } from '../qemu/attachment.ts';
+import { VhostUserBackend } from '../vhost-user/index.ts';
+import type { SteeredDevice } from '../virtio/queue-gate.ts';
+
+export interface VhostUserAttachmentOptions {
+  /** QEMU's device model: vhost-user-blk-pci. */
+  readonly driver: string;
+  /** Its properties, less `chardev`. */
+  readonly properties: Readonly<Record<string, PropertyValue>>;
+  readonly steered: SteeredDevice;
+  /** Accept QEMU's connection and never answer it: a back end that hangs. */
+  readonly mute: boolean;
+  /** Called once, when all is closed. */
+  readonly onDetached: () => void;
+}
+
+/** Listen in the site's directory and say what QEMU is to be told. SystemCallError when it cannot listen. */
+export async function attachVhostUser(site: AttachSite, options: VhostUserAttachmentOptions): Promise<Attachment> {
+  const { driver, properties, steered } = options;
+  const chardev = { id: `${site.id}-chardev`, path: join(site.directory, `${site.id}.sock`) };
+  const shape = { driver, properties: { ...properties, chardev: chardev.id }, chardevs: [chardev] };
+  let detached: Promise<void> | undefined;
+  const once = (detach: () => Promise<void>) => (): Promise<void> => (detached ??= detach().finally(options.onDetached));
+
+  if (options.mute) {
+    const close = await listenMute(chardev.path);
+    return { ...shape, detach: once(close) };
+  }
+  const backend = VhostUserBackend.listen({ path: chardev.path, device: steered.device, onError: site.fail, log: site.log });
+  backend.beforeCall = steered.beforeCall;
+  return {
+    ...shape,
+    witness: { unit: 'queue', fired: () => backend.fired() },
+    detach: once(async () => {
+      await backend.close();
+      await steered.device.close?.();
+    }),
+  };
+}
+
+/** A listener that says nothing to whoever connects. Resolves to what closes it. */
+async function listenMute(path: string): Promise<() => Promise<void>> {
+  const sockets = new Set<Socket>();
+  const server = createServer((socket) => {
+    sockets.add(socket);
+    socket.on('error', () => socket.destroy()).on('close', () => sockets.delete(socket)).resume();
+  });
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject).listen(path, resolve);
+  });
+  return () => new Promise((resolve) => {
+    server.close(() => resolve());
+    for (const socket of sockets) socket.destroy();
+  });
+}

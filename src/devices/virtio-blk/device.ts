@@ -1,0 +1,174 @@
+// The virtio block device (virtio 1.2, 5.2) over any Storage: read, write, flush, get-id. Discard,
+// write-zeroes and secure-erase are not offered and answered UNSUPP. Knows no transport and no test.
+import { ProtocolError } from '../../errors.ts';
+import { featureMask, hasFeature, VIRTIO_BLK_F } from '../../virtio/features.ts';
+import { VIRTIO_ID } from '../../virtio/ids.ts';
+import type { VirtioDevice } from '../../virtio/device.ts';
+import type { DescriptorChain, Virtqueue } from '../../virtio/virtqueue.ts';
+import { blkConfig, ID_BYTES, SECTOR_BYTES, VIRTIO_BLK_S, VIRTIO_BLK_T } from './layout.ts';
+import { BLK_FAULTS, BLK_RING_FAULTS, HEADER_BYTES, RequestReader } from './request.ts';
+import type { BlkFault, BlkLimits, BlkRingFault } from './request.ts';
+import type { Storage, Work } from './storage.ts';
+
+export interface VirtioBlkDeviceOptions {
+  readonly storage: Storage;
+  readonly queueCount: number;
+  /** Largest queue size taken; config.seg_max leaves room in it for the header and the status. */
+  readonly queueSizeMax: number;
+  readonly readOnly: boolean;
+  /** At most 20 bytes. */
+  readonly serial: string;
+  readonly log: (line: string) => void;
+}
+
+/** A request that the driver should not have made. */
+export interface RefusedRequest {
+  readonly queue: number;
+  readonly fault: BlkFault | BlkRingFault;
+  /** Its type, sector and length, in words. */
+  readonly request: string;
+}
+
+const { VIRTIO_BLK_S_OK, VIRTIO_BLK_S_IOERR } = VIRTIO_BLK_S;
+const { VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT, VIRTIO_BLK_T_FLUSH } = VIRTIO_BLK_T;
+/** A guest can make any number of bad requests; this many are kept and logged. */
+const REFUSED_MAX = 1000;
+
+export class VirtioBlkDevice implements VirtioDevice {
+  readonly deviceId = VIRTIO_ID.BLOCK;
+  readonly features: bigint;
+  readonly queueCount: number;
+  readonly queueSizeMax: number;
+  /** What the driver did wrong, the first thousand. */
+  readonly refused: RefusedRequest[] = [];
+  readonly #storage: Storage;
+  readonly #limits: BlkLimits;
+  readonly #config: Uint8Array;
+  readonly #id = new Uint8Array(ID_BYTES);
+  readonly #log: (line: string) => void;
+  readonly #reader = new RequestReader();
+  readonly #status = new Uint8Array(1);
+  /** Asynchronous requests per queue, and who waits for them to end. */
+  readonly #inFlight: number[];
+  readonly #idle: (() => void)[][];
+  #flushEachWrite = false;
+
+  constructor({ storage, queueCount, queueSizeMax, readOnly, serial, log }: VirtioBlkDeviceOptions) {
+    this.queueCount = queueCount;
+    this.queueSizeMax = queueSizeMax;
+    this.#storage = storage;
+    this.#log = log;
+    this.#inFlight = new Array<number>(queueCount).fill(0);
+    this.#idle = Array.from({ length: queueCount }, () => []);
+    this.#limits = { capacitySectors: storage.capacityBytes / SECTOR_BYTES, readOnly };
+    this.#id.set(Buffer.from(serial).subarray(0, ID_BYTES));
+    this.features = featureMask(
+      VIRTIO_BLK_F.VIRTIO_BLK_F_SEG_MAX,
+      VIRTIO_BLK_F.VIRTIO_BLK_F_BLK_SIZE,
+      VIRTIO_BLK_F.VIRTIO_BLK_F_FLUSH,
+      VIRTIO_BLK_F.VIRTIO_BLK_F_TOPOLOGY,
+      VIRTIO_BLK_F.VIRTIO_BLK_F_MQ,
+      ...(readOnly ? [VIRTIO_BLK_F.VIRTIO_BLK_F_RO] : []),
+    );
+    const blocksInPhysical = storage.physicalBlockBytes / SECTOR_BYTES;
+    this.#config = blkConfig.encode({
+      capacity: BigInt(this.#limits.capacitySectors),
+      // A chain has at most as many descriptors as the queue: two are the header and the status.
+      seg_max: queueSizeMax - 2,
+      blk_size: SECTOR_BYTES,
+      physical_block_exp: Math.log2(blocksInPhysical),
+      min_io_size: blocksInPhysical,
+      num_queues: queueCount,
+    });
+  }
+
+  config(): Uint8Array {
+    return this.#config;
+  }
+
+  negotiated(features: bigint): void {
+    // 5.2.6.2: a driver that cannot flush is told of a write only when it is stable.
+    this.#flushEachWrite = !hasFeature(features, VIRTIO_BLK_F.VIRTIO_BLK_F_FLUSH);
+  }
+
+  process(index: number, queue: Virtqueue): void {
+    for (let chain = queue.next(); chain !== undefined; chain = queue.next()) this.#serve(index, queue, chain);
+  }
+
+  drain(index: number): Promise<void> {
+    if (this.#inFlight[index] === 0) return Promise.resolve();
+    return new Promise((resolve) => this.#idle[index].push(resolve));
+  }
+
+  async close(): Promise<void> {
+    await Promise.all(this.#inFlight.map((_, index) => this.drain(index)));
+    await this.#storage.close();
+  }
+
+  #serve(index: number, queue: Virtqueue, chain: DescriptorChain): void {
+    const reader = this.#reader;
+    const ringFault = reader.read(chain);
+    if (ringFault !== undefined) {
+      this.#refuse(index, ringFault, `${chain.readableBytes} readable and ${chain.writableBytes} writable bytes`);
+      queue.break(new ProtocolError(`virtio-blk queue ${index}: ${ringFault}`, { hint: `virtio 1.2, ${BLK_RING_FAULTS[ringFault]}.` }));
+      return;
+    }
+    const fault = reader.check(chain, this.#limits);
+    if (fault !== undefined) {
+      this.#refuse(index, fault, reader.describe());
+      this.#finish(queue, chain, BLK_FAULTS[fault].status);
+      return;
+    }
+    const { type, positionBytes, dataBytes } = reader;
+    let work: Work;
+    try {
+      work = this.#start(chain, type, positionBytes, dataBytes);
+    } catch (error) {
+      return this.#failed(queue, chain, error);
+    }
+    if (work === undefined) return this.#finish(queue, chain, VIRTIO_BLK_S_OK);
+    this.#inFlight[index] += 1;
+    work.then(
+      () => this.#finish(queue, chain, VIRTIO_BLK_S_OK),
+      (error: unknown) => this.#failed(queue, chain, error),
+    ).finally(() => {
+      this.#inFlight[index] -= 1;
+      if (this.#inFlight[index] === 0) for (const resolve of this.#idle[index].splice(0)) resolve();
+    });
+  }
+
+  #start(chain: DescriptorChain, type: number, positionBytes: number, dataBytes: number): Work {
+    switch (type) {
+      case VIRTIO_BLK_T_IN:
+        return this.#storage.read(chain, positionBytes, dataBytes);
+      case VIRTIO_BLK_T_OUT: {
+        const work = this.#storage.write(chain, HEADER_BYTES, positionBytes, dataBytes);
+        if (!this.#flushEachWrite) return work;
+        return work === undefined ? this.#storage.flush() : work.then(() => this.#storage.flush());
+      }
+      case VIRTIO_BLK_T_FLUSH:
+        return this.#storage.flush();
+      default: // GET_ID: check() lets nothing else through
+        chain.copyIn(0, this.#id, 0, Math.min(ID_BYTES, dataBytes));
+        return undefined;
+    }
+  }
+
+  #failed(queue: Virtqueue, chain: DescriptorChain, error: unknown): void {
+    this.#log(`virtio-blk: I/O of the host failed: ${(error as Error).message}`);
+    this.#finish(queue, chain, VIRTIO_BLK_S_IOERR);
+  }
+
+  /** The status byte is the last writable one. A request that failed is said to have no data. */
+  #finish(queue: Virtqueue, chain: DescriptorChain, status: number): void {
+    this.#status[0] = status;
+    chain.copyIn(chain.writableBytes - 1, this.#status);
+    queue.complete(chain, status === VIRTIO_BLK_S_OK || chain.writableBytes === 1 ? chain.writableBytes : 0);
+  }
+
+  #refuse(queue: number, fault: BlkFault | BlkRingFault, request: string): void {
+    if (this.refused.length >= REFUSED_MAX) return;
+    this.refused.push({ queue, fault, request });
+    this.#log(`virtio-blk: queue ${queue}: ${fault}: ${request}`);
+  }
+}

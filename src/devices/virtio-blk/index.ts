@@ -1,0 +1,136 @@
+// A virtio disk to plug: QEMU's vhost-user-blk-pci with this process as its back end. The disk's
+// behaviour is device.ts's, where its bytes are storage.ts's.
+import { statSync } from 'node:fs';
+import { constants } from 'node:buffer';
+import { UsageError } from '../../errors.ts';
+import type { AttachSite, Attachment, Device } from '../../qemu/attachment.ts';
+import { steer } from '../../virtio/queue-gate.ts';
+import type { QueueGate } from '../../virtio/queue-gate.ts';
+import { attachVhostUser } from '../vhost-user-attachment.ts';
+import { VirtioBlkDevice } from './device.ts';
+import type { RefusedRequest } from './device.ts';
+import { FileStorage } from './file-storage.ts';
+import { ID_BYTES, SECTOR_BYTES } from './layout.ts';
+import { MemoryStorage } from './memory-storage.ts';
+
+export type { RefusedRequest } from './device.ts';
+export { BLK_FAULTS, BLK_RING_FAULTS } from './request.ts';
+
+export interface VirtioBlkOptions {
+  /** Request queues, 1 (the default) to 64. Each has an MSI-X vector of its own. */
+  readonly queues?: number;
+  /** A positive multiple of 512. May be left out for a file that is there: its size. */
+  readonly capacityBytes?: number;
+  /** Keep the disk in this file, made or grown as needed; without it the disk is in memory. */
+  readonly file?: string;
+  readonly readOnly?: boolean;
+  /** What /sys/block/vdX/serial says: at most 20 ASCII bytes. */
+  readonly serial?: string;
+  /** Complete each request this many milliseconds later. */
+  readonly latencyMs?: number;
+  /** Entries of each queue, a power of two from 4 to 1024; 128 unless told. */
+  readonly queueSize?: number;
+  /**
+   * 'connection': QEMU's connection is accepted and never answered. 'requests': no request is ever
+   * completed (queue(i).release() mends it).
+   */
+  readonly hang?: 'connection' | 'requests';
+}
+
+/** A virtio-blk device. Plugged again after an unplug, a memory disk has the bytes it had. */
+export interface VirtioBlk extends Device {
+  readonly queues: number;
+  readonly capacityBytes: number;
+  readonly serial: string;
+  /** The disk's content, live. UsageError for a disk in a file. */
+  readonly bytes: Buffer;
+  /** What the driver did against the spec, the first thousand requests of it. */
+  readonly refused: readonly RefusedRequest[];
+  /** Hold, delay or falsify what a queue does, and its counts. UsageError when there is no such queue. */
+  queue(index: number): QueueGate;
+}
+
+const QUEUES_MAX = 64;
+const QUEUE_SIZE_MAX = 1024;
+
+/** Throws UsageError for options that make no disk. */
+export function virtioBlk(options: VirtioBlkOptions): VirtioBlk {
+  const { queues = 1, file, readOnly = false, serial = 'rootport', latencyMs = 0, queueSize = 128, hang } = options;
+  whole('queues', queues, 1, QUEUES_MAX);
+  whole('queueSize', queueSize, 4, QUEUE_SIZE_MAX);
+  if ((queueSize & (queueSize - 1)) !== 0) throw new UsageError(`virtioBlk: queueSize ${queueSize} is not a power of two`);
+  if (!(latencyMs >= 0 && latencyMs <= 600_000)) throw new UsageError(`virtioBlk: latencyMs ${latencyMs} is not in 0 to 600000`);
+  if (!/^[\x20-\x7e]*$/.test(serial) || serial.length > ID_BYTES) {
+    throw new UsageError(`virtioBlk: the serial ${JSON.stringify(serial)} is not at most ${ID_BYTES} printable ASCII characters`);
+  }
+  const capacityBytes = capacityOf(options);
+  const storage = file === undefined ? new MemoryStorage(capacityBytes) : new FileStorage({ path: file, capacityBytes, readOnly });
+  let site: AttachSite | undefined;
+  const core = new VirtioBlkDevice({
+    storage, queueCount: queues, queueSizeMax: queueSize, readOnly, serial, log: (line) => site?.log(line),
+  });
+  const steered = steer(core, { latencyMs });
+  if (hang === 'requests') for (let index = 0; index < queues; index += 1) steered.queue(index).hold();
+
+  return {
+    kind: 'virtio-blk',
+    needsSharedMemory: true,
+    queues,
+    capacityBytes,
+    serial,
+    refused: core.refused,
+    queue: (index) => steered.queue(index),
+    get bytes() {
+      if (storage instanceof MemoryStorage) return storage.bytes;
+      throw new UsageError(`virtioBlk: the disk is in ${file}, not in memory`, { hint: 'Read the file after a sync in the guest.' });
+    },
+    async attach(at): Promise<Attachment> {
+      if (site !== undefined) throw new UsageError('virtioBlk: this disk is plugged already', { hint: 'Unplug it first, or make another.' });
+      site = at;
+      try {
+        await storage.open();
+        return await attachVhostUser(at, {
+          driver: 'vhost-user-blk-pci',
+          properties: { 'num-queues': queues, 'queue-size': queueSize, vectors: queues + 1 },
+          steered,
+          mute: hang === 'connection',
+          onDetached: () => { site = undefined; },
+        });
+      } catch (error) {
+        site = undefined;
+        await storage.close();
+        throw error;
+      }
+    },
+  };
+}
+
+function whole(name: string, value: number, least: number, most: number): void {
+  if (!Number.isInteger(value) || value < least || value > most) {
+    throw new UsageError(`virtioBlk: ${name} ${value} is not a whole number from ${least} to ${most}`);
+  }
+}
+
+/** What was asked for, checked against the file if there is one. */
+function capacityOf({ capacityBytes, file, readOnly = false }: VirtioBlkOptions): number {
+  const there = file === undefined ? undefined : statSync(file, { throwIfNoEntry: false });
+  if (there !== undefined && !there.isFile()) throw new UsageError(`virtioBlk: ${file} is not a regular file`);
+  const capacity = capacityBytes ?? there?.size;
+  if (capacity === undefined) {
+    throw new UsageError('virtioBlk: no capacity', { hint: 'Give capacityBytes, such as 64 * 2 ** 20, or a file that is there.' });
+  }
+  if (!Number.isSafeInteger(capacity) || capacity <= 0 || capacity % SECTOR_BYTES !== 0) {
+    const hint = Number.isSafeInteger(capacity) && capacity > 0 ? `The next one is ${Math.ceil(capacity / SECTOR_BYTES) * SECTOR_BYTES}.` : 'Such as 64 * 2 ** 20.';
+    throw new UsageError(`virtioBlk: a capacity of ${capacity} bytes is not a positive multiple of ${SECTOR_BYTES}`, { hint });
+  }
+  if (file === undefined && capacity > constants.MAX_LENGTH) {
+    throw new UsageError(`virtioBlk: ${capacity} bytes are more than a disk in memory can have (${constants.MAX_LENGTH})`, { hint: 'Give a file: it may be sparse.' });
+  }
+  if (there !== undefined && there.size > capacity) {
+    throw new UsageError(`virtioBlk: ${file} has ${there.size} bytes, more than the capacity of ${capacity}`, { hint: 'Leave capacityBytes out, or give another file: no file is shrunk.' });
+  }
+  if (readOnly && file !== undefined && (there?.size ?? 0) < capacity) {
+    throw new UsageError(`virtioBlk: ${file} has ${there?.size ?? 0} bytes, fewer than the capacity of ${capacity}, and a read-only disk does not grow it`);
+  }
+  return capacity;
+}

@@ -1,0 +1,27 @@
+// A disk in memory: one copy a request, synchronous. Zero pages cost nothing until they are written
+// (the host's calloc). Its content outlives an unplug.
+import type { DescriptorChain } from '../../virtio/virtqueue.ts';
+import type { Storage } from './storage.ts';
+
+export class MemoryStorage implements Storage {
+  readonly bytes: Buffer;
+  readonly physicalBlockBytes = 512;
+
+  constructor(readonly capacityBytes: number) {
+    this.bytes = Buffer.alloc(capacityBytes);
+  }
+
+  async open(): Promise<void> {}
+
+  read(chain: DescriptorChain, positionBytes: number, lengthBytes: number): undefined {
+    chain.copyIn(0, this.bytes, positionBytes, lengthBytes);
+  }
+
+  write(chain: DescriptorChain, offset: number, positionBytes: number, lengthBytes: number): undefined {
+    chain.copyOut(offset, this.bytes, positionBytes, lengthBytes);
+  }
+
+  flush(): undefined {}
+
+  async close(): Promise<void> {}
+}

@@ -1,0 +1,83 @@
+// A virtio entropy device to plug: QEMU's vhost-user-rng-pci with this process as its back end. What
+// it does is device.ts's.
+import { randomFillSync } from 'node:crypto';
+import { UsageError } from '../../errors.ts';
+import type { AttachSite, Attachment, Device } from '../../qemu/attachment.ts';
+import { steer } from '../../virtio/queue-gate.ts';
+import type { QueueGate } from '../../virtio/queue-gate.ts';
+import { attachVhostUser } from '../vhost-user-attachment.ts';
+import { VirtioRngDevice } from './device.ts';
+import type { EntropySource } from './device.ts';
+
+export type { EntropySource } from './device.ts';
+
+export interface VirtioRngOptions {
+  /**
+   * Where the bytes come from: the host's CSPRNG unless told. Bytes are repeated for ever, so that a
+   * test can prove whose they are; a function fills what it is given.
+   */
+  readonly source?: Uint8Array | EntropySource;
+  /** Complete each request this many milliseconds later. */
+  readonly latencyMs?: number;
+  /** 'connection': QEMU's connection is never answered. 'requests': no request is ever completed. */
+  readonly hang?: 'connection' | 'requests';
+}
+
+export interface VirtioRng extends Device {
+  /** Bytes given to the driver since the device was made. */
+  readonly bytesGiven: number;
+  /** Hold, delay or falsify what the queue (0, the only one) does, and its counts. */
+  queue(index: number): QueueGate;
+}
+
+/** Throws UsageError for an empty source. */
+export function virtioRng({ source = randomFill, latencyMs = 0, hang }: VirtioRngOptions = {}): VirtioRng {
+  if (!(latencyMs >= 0 && latencyMs <= 600_000)) throw new UsageError(`virtioRng: latencyMs ${latencyMs} is not in 0 to 600000`);
+  let site: AttachSite | undefined;
+  const core = new VirtioRngDevice({
+    source: typeof source === 'function' ? source : repeat(source),
+    log: (line) => site?.log(line),
+  });
+  const steered = steer(core, { latencyMs });
+  if (hang === 'requests') steered.queue(0).hold();
+  return {
+    kind: 'virtio-rng',
+    needsSharedMemory: true,
+    get bytesGiven() {
+      return core.bytesGiven;
+    },
+    queue: (index) => steered.queue(index),
+    async attach(at): Promise<Attachment> {
+      if (site !== undefined) throw new UsageError('virtioRng: this device is plugged already', { hint: 'Unplug it first, or make another.' });
+      site = at;
+      try {
+        return await attachVhostUser(at, {
+          driver: 'vhost-user-rng-pci',
+          // One for the queue, one for config changes: without this QEMU gives the device INTx only.
+          properties: { vectors: 2 },
+          steered,
+          mute: hang === 'connection',
+          onDetached: () => { site = undefined; },
+        });
+      } catch (error) {
+        site = undefined;
+        throw error;
+      }
+    },
+  };
+}
+
+function randomFill(target: Uint8Array): void {
+  randomFillSync(target);
+}
+
+function repeat(pattern: Uint8Array): EntropySource {
+  if (pattern.length === 0) throw new UsageError('virtioRng: a source of no bytes');
+  let at = 0;
+  return (target) => {
+    for (let i = 0; i < target.length; i += 1) {
+      target[i] = pattern[at];
+      at = (at + 1) % pattern.length;
+    }
+  };
+}
