@@ -67,7 +67,7 @@ export class PlainMemory implements GuestMemory {
   /** True when no guard byte was touched. */
   guardsIntact(): boolean {
     return this.regions.every(({ backing, sizeBytes }) =>
-      backing.every((byte, i) => (i >= GUARD_BYTES && i < GUARD_BYTES + sizeBytes) || byte === GUARD));
+      [backing.subarray(0, GUARD_BYTES), backing.subarray(GUARD_BYTES + sizeBytes)].every((guard) => guard.every((byte) => byte === GUARD)));
   }
 }
 

@@ -1,0 +1,271 @@
+import { describe, expect, test } from '@jest/globals';
+import { DeadlineError, UsageError } from '../../src/errors.ts';
+import type { VirtioDevice } from '../../src/virtio/device.ts';
+import { steer } from '../../src/virtio/queue-gate.ts';
+import type { SplitVirtqueue } from '../../src/virtio/split-virtqueue.ts';
+import type { DescriptorChain, Virtqueue } from '../../src/virtio/virtqueue.ts';
+import { MockDriver } from './mock-driver.ts';
+
+/** Answers each request with its own bytes, in capitals; at once, or when told to. */
+class EchoDevice implements VirtioDevice {
+  readonly deviceId = 0;
+  readonly features = 0n;
+  readonly queueCount = 2;
+  readonly queueSizeMax = 16;
+  readonly seen: string[] = [];
+  readonly open: (() => void)[] = [];
+  #idle: (() => void)[] = [];
+
+  constructor(readonly late = false) {}
+
+  config(): Uint8Array {
+    return new Uint8Array(0);
+  }
+
+  process(_index: number, queue: Virtqueue): void {
+    for (let chain = queue.next(); chain !== undefined; chain = queue.next()) {
+      const taken: DescriptorChain = chain;
+      const bytes = new Uint8Array(taken.readableBytes);
+      taken.copyOut(0, bytes);
+      this.seen.push(Buffer.from(bytes).toString());
+      const answer = (): void => {
+        taken.copyIn(0, Buffer.from(Buffer.from(bytes).toString().toUpperCase()));
+        queue.complete(taken, bytes.length);
+        if (this.open.length === 0) for (const resolve of this.#idle.splice(0)) resolve();
+      };
+      if (this.late) this.open.push(answer);
+      else answer();
+    }
+  }
+
+  answerAll(): void {
+    for (const answer of this.open.splice(0)) answer();
+  }
+
+  async drain(): Promise<void> {
+    if (this.open.length > 0) await new Promise<void>((resolve) => this.#idle.push(resolve));
+  }
+}
+
+function setUp({ late = false, latencyMs = 0 } = {}) {
+  const echo = new EchoDevice(late);
+  const steered = steer(echo, { latencyMs });
+  const driver = new MockDriver({ size: 16 });
+  let queue: SplitVirtqueue = driver.queue();
+  driver.onKick = () => steered.device.process(0, queue);
+  return {
+    echo,
+    steered,
+    driver,
+    gate: steered.queue(0),
+    get queue() { return queue; },
+    /** Stop the queue as a session does, and start another where it stopped. */
+    async restart(): Promise<void> {
+      await steered.device.drain?.(0);
+      queue.stop();
+      queue = driver.queue({ lastAvailIndex: queue.lastAvailIndex });
+      steered.device.process(0, queue);
+    },
+    send: (name: string): number => driver.submitOne(name),
+    answers: (): string[] => driver.collect().map(({ written, len }) => Buffer.from(written.subarray(0, len)).toString()),
+  };
+}
+
+describe('an open gate', () => {
+  test('lets requests through at once and counts them', () => {
+    const { send, answers, gate } = setUp();
+    send('a');
+    send('b');
+    expect(answers()).toEqual(['A', 'B']);
+    expect(gate.counts).toEqual({ taken: 2, completed: 2, inFlight: 0, notified: 2, suppressed: 0 });
+    expect(gate.waiting).toBe(0);
+  });
+
+  test('shows the next request to whoever waits for it, and lets it through', async () => {
+    const { send, answers, gate } = setUp();
+    send('before');
+    const next = gate.nextRequest();
+    send('shown');
+    await expect(next).resolves.toMatchObject({ readableBytes: 5, writableBytes: 5 });
+    expect(Buffer.from((await next).readable).toString()).toBe('shown');
+    expect(answers()).toEqual(['BEFORE', 'SHOWN']);
+    await expect(next.then((request) => request.release())).rejects.toThrow(UsageError);
+  });
+});
+
+describe('a held gate', () => {
+  test('keeps requests from the device until it is released, then they go on in order', async () => {
+    const { send, answers, gate, echo } = setUp();
+    gate.hold();
+    send('a');
+    send('b');
+    expect({ answers: answers(), seen: echo.seen, waiting: gate.waiting }).toEqual({ answers: [], seen: [], waiting: 2 });
+    expect(gate.counts).toMatchObject({ taken: 2, completed: 0, inFlight: 2 });
+    await expect(gate.nextRequest()).resolves.toMatchObject({ readableBytes: 1 });
+    gate.release();
+    expect(answers()).toEqual(['A', 'B']);
+    send('c');
+    expect(answers()).toEqual(['C']);
+  });
+
+  test('gives each request to one nextRequest, those waiting first', async () => {
+    const { send, gate } = setUp();
+    gate.hold();
+    send('a');
+    const first = await gate.nextRequest();
+    const later = gate.nextRequest();
+    send('b');
+    expect([first, await later].map(({ readable }) => Buffer.from(readable).toString())).toEqual(['a', 'b']);
+  });
+
+  test('with no request in time gives a DeadlineError that names the queue', async () => {
+    const { gate, send } = setUp();
+    gate.hold();
+    const failed = await gate.nextRequest({ timeoutMs: 5 }).catch((error: unknown) => error);
+    expect(failed).toBeInstanceOf(DeadlineError);
+    expect((failed as Error).message).toContain('the next request on queue 0');
+    send('a'); // and the one that comes too late is not lost on who gave up
+    await expect(gate.nextRequest({ timeoutMs: 1000 })).resolves.toMatchObject({ readableBytes: 1 });
+  });
+
+  test('lets single requests go, in any order, and takes no request twice', async () => {
+    const { send, answers, gate } = setUp();
+    gate.hold();
+    send('a');
+    send('b');
+    const [a, b] = [await gate.nextRequest(), await gate.nextRequest()];
+    b.release();
+    expect(answers()).toEqual(['B']);
+    expect(() => b.release()).toThrow(UsageError);
+    a.release();
+    expect(answers()).toEqual(['A']);
+  });
+
+  test('answers a request untruly when told so', async () => {
+    const { send, driver, gate, echo } = setUp();
+    gate.hold();
+    const head = send('a');
+    const request = await gate.nextRequest();
+    expect(request.head).toBe(head);
+    request.completeAs({ id: 13, writtenBytes: 99 });
+    expect(driver.collect()).toMatchObject([{ id: 13, len: 99 }]);
+    expect(echo.seen).toEqual([]);
+    expect(() => request.completeAs({ writtenBytes: 0 })).toThrow(UsageError);
+  });
+
+  test('gives what it keeps back to the ring when the queue stops, and takes it again when it starts', async () => {
+    const rig = setUp();
+    rig.send('a');
+    expect(rig.answers()).toEqual(['A']);
+    rig.gate.hold();
+    rig.send('b');
+    rig.send('c');
+    const stale = await rig.gate.nextRequest();
+    await rig.restart();
+    expect(rig.queue.lastAvailIndex).toBe(3);
+    expect(rig.gate.waiting).toBe(2);
+    expect(() => stale.release()).toThrow(UsageError);
+    rig.gate.release();
+    expect(rig.answers()).toEqual(['B', 'C']);
+    expect(rig.gate.counts).toMatchObject({ taken: 3, completed: 3, inFlight: 0 });
+  });
+
+  test('stops at the index of the first request kept', async () => {
+    const { driver, gate, send, queue, steered } = setUp();
+    gate.hold();
+    send('a');
+    send('b');
+    await steered.device.drain?.(0);
+    expect(queue.lastAvailIndex).toBe(0);
+    expect(queue.counts).toMatchObject({ taken: 0, inFlight: 0 });
+    expect(driver.collect()).toEqual([]);
+  });
+
+  test('goes on being held over a pause of the same queue, and counts once', async () => {
+    const { gate, send, queue, steered, answers } = setUp();
+    send('a');
+    gate.hold();
+    send('b');
+    await steered.device.drain?.(0); // as for a change of the memory table: the queue itself lives on
+    expect(gate.counts).toMatchObject({ taken: 1, completed: 1 });
+    steered.device.process(0, queue);
+    expect(gate.waiting).toBe(1);
+    expect(gate.counts).toMatchObject({ taken: 2, completed: 1, inFlight: 1 });
+    gate.release();
+    expect(answers()).toEqual(['A', 'B']);
+  });
+
+  test('forgets what it keeps when the device is reset', () => {
+    const { gate, send, steered, answers } = setUp();
+    gate.hold();
+    send('a');
+    steered.device.reset?.();
+    gate.release();
+    expect({ answers: answers(), waiting: gate.waiting, inFlight: gate.counts.inFlight }).toEqual({ answers: [], waiting: 0, inFlight: 0 });
+  });
+});
+
+describe('a gate with latency', () => {
+  test('answers late, and at once when the queue stops', async () => {
+    const { send, answers, steered } = setUp({ latencyMs: 60_000 });
+    send('a');
+    expect(answers()).toEqual([]);
+    await steered.device.drain?.(0);
+    expect(answers()).toEqual(['A']);
+  });
+
+  test('answers after the time asked for', async () => {
+    const { send, driver, gate } = setUp({ latencyMs: 20 });
+    const before = performance.now();
+    const answered = new Promise<void>((resolve) => {
+      const poll = setInterval(() => {
+        if (driver.interrupts === 0) return;
+        clearInterval(poll);
+        resolve();
+      }, 1);
+    });
+    send('a');
+    await answered;
+    expect(performance.now() - before).toBeGreaterThanOrEqual(19);
+    gate.latencyMs = 0;
+    send('b');
+    expect(driver.collect()).toHaveLength(2);
+  });
+});
+
+describe('draining', () => {
+  test('waits for what the device has begun, and takes nothing new meanwhile', async () => {
+    const { send, echo, steered, driver, answers } = setUp({ late: true });
+    send('a');
+    const drained = steered.device.drain?.(0).then(() => 'drained');
+    driver.submitOne('b');
+    await expect(Promise.race([drained, Promise.resolve('open')])).resolves.toBe('open');
+    echo.answerAll();
+    await expect(drained).resolves.toBe('drained');
+    expect(answers()).toEqual(['A']);
+  });
+});
+
+describe('faults', () => {
+  test('a wrong id goes into the ring as often as asked for', () => {
+    const { send, driver, gate } = setUp();
+    gate.answerWrongId(15, 2);
+    const heads = [send('a'), send('b'), send('c')];
+    expect(driver.collect().map(({ id }) => id)).toEqual([15, 15, heads[2]]);
+  });
+
+  test('interrupts are dropped as often as asked for, or sent to another queue until mended', () => {
+    const { steered, gate } = setUp();
+    expect(steered.beforeCall(0)).toBe('deliver');
+    gate.dropInterrupts(2);
+    expect([steered.beforeCall(0), steered.beforeCall(1), steered.beforeCall(0), steered.beforeCall(0)]).toEqual(['drop', 'deliver', 'drop', 'deliver']);
+    gate.misdirectInterrupts(1);
+    expect(steered.beforeCall(0)).toEqual({ queue: 1 });
+    gate.misdirectInterrupts(undefined);
+    expect(steered.beforeCall(0)).toBe('deliver');
+  });
+
+  test('a queue that is not there is a UsageError that says which are', () => {
+    expect(() => setUp().steered.queue(2)).toThrow('The device has 2: 0 to 1.');
+  });
+});
