@@ -66,24 +66,31 @@ export class FileStorage implements Storage {
     await handle?.close();
   }
 
-  async #transfer(call: 'readv' | 'writev', spans: Uint8Array[], positionBytes: number): Promise<void> {
+  #transfer(call: 'readv' | 'writev', spans: Uint8Array[], positionBytes: number): Promise<void> {
     const handle = this.#opened();
-    let position = positionBytes;
-    let left = spans;
-    while (left.length > 0) {
-      const some = left.slice(0, IOV_MAX);
-      const done = call === 'readv'
-        ? (await handle.readv(some, position)).bytesRead
-        : (await handle.writev(some, position)).bytesWritten;
+    return transferAll(async (some, position) => {
+      const done = call === 'readv' ? (await handle.readv(some, position)).bytesRead : (await handle.writev(some, position)).bytesWritten;
       if (done === 0) throw new EnvironmentError(`the disk's file ${this.#path} ends before byte ${position}: was it truncated?`);
-      position += done;
-      left = rest(left, done);
-    }
+      return done;
+    }, spans, positionBytes);
   }
 
   #opened(): FileHandle {
     if (this.#handle === undefined) throw new EnvironmentError(`the disk's file ${this.#path} is not open`);
     return this.#handle;
+  }
+}
+
+/** Call until every byte of the spans is done: one call may do any number of bytes but none. */
+export async function transferAll(
+  call: (spans: Uint8Array[], positionBytes: number) => Promise<number>, spans: Uint8Array[], positionBytes: number,
+): Promise<void> {
+  let position = positionBytes;
+  let left = spans;
+  while (left.length > 0) {
+    const done = await call(left.slice(0, IOV_MAX), position);
+    position += done;
+    left = rest(left, done);
   }
 }
 

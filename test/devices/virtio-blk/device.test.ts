@@ -237,12 +237,15 @@ describe('a disk in a file', () => {
 });
 
 describe('a driver without FLUSH', () => {
-  test('hears of a write only after the storage was flushed', async () => {
+  test.each([{ late: false }, { late: true }])('hears of a write only after the storage was flushed, late $late', async ({ late }) => {
     const steps: string[] = [];
     const recording: Storage = {
       capacityBytes: CAPACITY, physicalBlockBytes: 512, open: async () => {}, close: async () => {},
       read: () => undefined,
-      write: () => void steps.push('write'),
+      write: () => {
+        steps.push('write');
+        return late ? Promise.resolve() : undefined;
+      },
       flush: async () => { await Promise.resolve(); steps.push('flush'); },
     };
     storage = recording;
