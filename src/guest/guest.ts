@@ -5,7 +5,7 @@ import type { ClientChannel } from 'ssh2';
 import { BootError, GuestCommandError, UsageError } from '../errors.ts';
 import type { BuiltModule } from '../image/index.ts';
 import { KeptShell, type GuestShell } from './kept-shell.ts';
-import { collect, type ExecResult, type SshConnection } from './ssh.ts';
+import type { ExecResult, SshConnection } from './ssh.ts';
 
 export interface RunOptions {
   readonly timeoutMs?: number;
@@ -53,14 +53,11 @@ export class Guest {
 
   /** Start a command; its end is awaited with wait(). */
   async start(command: string, { input }: { input?: Buffer | string } = {}): Promise<GuestProcess> {
-    const channel = await this.ssh.open(command, this.defaultTimeoutMs);
-    const done = collect(channel);
-    channel.end(input);
-    const end = ({ timeoutMs = this.defaultTimeoutMs } = {}): Promise<ExecResult> =>
-      this.ssh.guard(done, timeoutMs, `${JSON.stringify(command)} to end in the guest`);
+    const running = await this.ssh.start(command, { timeoutMs: this.defaultTimeoutMs, input });
+    const end = ({ timeoutMs = this.defaultTimeoutMs } = {}): Promise<ExecResult> => this.ssh.finish(running, timeoutMs);
     return {
       command,
-      channel,
+      channel: running.channel,
       wait: async (options) => checked(command, await end(options)),
       settled: async (options) => texts(await end(options)),
     };

@@ -2,7 +2,7 @@
 // against 12 ms under TCG). For the harness's own short questions, one after the other.
 import { randomBytes } from 'node:crypto';
 import type { ClientChannel } from 'ssh2';
-import { DeadlineError, GuestCommandError } from '../errors.ts';
+import { DeadlineError, GuestCommandError, ProtocolError } from '../errors.ts';
 import type { SshConnection } from './ssh.ts';
 
 export interface ShellResult {
@@ -39,23 +39,24 @@ export class KeptShell implements GuestShell {
   }
 
   async #run(command: string, timeoutMs: number): Promise<ShellResult> {
-    this.#channel ??= this.#ssh.open('exec sh', timeoutMs);
+    this.#channel ??= this.#ssh.open('exec sh', timeoutMs, (opened) => opened).then(({ channel: opened }) => opened);
     const channel = await this.#channel;
     let stdout = '', stderr = '';
     const outEnd = new RegExp(`${this.#mark} (\\d+)\\n$`), errEnd = `${this.#mark}\n`;
-    let exitCode: number | undefined;
+    const outEndChars = this.#mark.length + 5;
+    let exitCode: number | undefined, closed = false;
     const answered = new Promise<void>((resolve) => {
       const settle = (): void => {
-        const match = outEnd.exec(stdout);
+        const match = outEnd.exec(stdout.slice(-outEndChars));
         if (match === null || !stderr.endsWith(errEnd)) return;
         exitCode = Number(match[1]);
-        stdout = stdout.slice(0, match.index);
+        stdout = stdout.slice(0, -match[0].length);
         stderr = stderr.slice(0, -errEnd.length);
         resolve();
       };
       channel.on('data', (chunk: Buffer) => { stdout += chunk.toString('latin1'); settle(); });
       channel.stderr.on('data', (chunk: Buffer) => { stderr += chunk.toString('latin1'); settle(); });
-      channel.once('close', () => { exitCode = -1; resolve(); });
+      channel.once('close', () => { closed = true; resolve(); });
     });
     channel.write(`{ ${command}\n} </dev/null; printf '%s %d\\n' ${this.#mark} $?; printf '%s\\n' ${this.#mark} >&2\n`);
     try {
@@ -69,7 +70,10 @@ export class KeptShell implements GuestShell {
       channel.stderr.removeAllListeners('data');
       channel.removeAllListeners('close');
     }
-    if (exitCode === -1) this.#channel = undefined;
+    if (closed) {
+      this.#channel = undefined;
+      throw await this.#ssh.reason(new ProtocolError(`the guest's kept shell ended in ${JSON.stringify(command)}`, { sent: command }));
+    }
     const result = { stdout: utf8(stdout), stderr: utf8(stderr) };
     if (exitCode !== 0) throw new GuestCommandError(command, exitCode, undefined, result.stdout, result.stderr);
     return result;

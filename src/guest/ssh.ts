@@ -27,6 +27,14 @@ export interface ExecResult {
   readonly signal: string | undefined;
 }
 
+/** A command under way on its channel. */
+export interface Running {
+  readonly command: string;
+  readonly channel: ClientChannel;
+  /** Resolves when the channel has closed. */
+  readonly end: Promise<ExecResult>;
+}
+
 export class SshConnection {
   readonly #client: ssh2.Client;
   readonly #signal: AbortSignal;
@@ -87,31 +95,49 @@ export class SshConnection {
     return new SshConnection(client, target.signal);
   }
 
-  /** A channel that runs `command`. */
-  async open(command: string, timeoutMs: number): Promise<ClientChannel> {
-    const channel = new Promise<ClientChannel>((resolve, reject) => {
-      this.#client.exec(command, (error, opened) => {
-        if (error === undefined) resolve(opened);
-        else reject(new ProtocolError(`the guest's SSH server refused a channel: ${error.message}`, { cause: error, sent: command }));
+  /**
+   * A channel that runs `command`. `listen` is called with it before anything that came after its
+   * opening is looked at: an exit status can stand in the same packet, and nobody repeats it.
+   */
+  async open<T>(command: string, timeoutMs: number, listen: (channel: ClientChannel) => T): Promise<{ channel: ClientChannel; heard: T }> {
+    const opened = new Promise<{ channel: ClientChannel; heard: T }>((resolve, reject) => {
+      this.#client.exec(command, (error, channel) => {
+        if (error === undefined) resolve({ channel, heard: listen(channel) });
+        else reject(error);
       });
+    }).catch(async (cause: Error) => {
+      throw await this.reason(new ProtocolError(`the guest's SSH server opened no channel: ${cause.message}`, { cause, sent: command }));
     });
-    return this.guard(channel, timeoutMs, `the guest to open a channel for ${JSON.stringify(command)}`);
+    return this.guard(opened, timeoutMs, `the guest to open a channel for ${JSON.stringify(command)}`);
   }
 
-  /** Run to the end. On the deadline the channel is closed, which hangs the command up. */
+  /** Run to the end. On the deadline the command is killed and its channel closed. */
   async exec(command: string, options: { timeoutMs: number; input?: Buffer | string | undefined }): Promise<ExecResult> {
-    const channel = await this.open(command, options.timeoutMs);
-    const done = collect(channel);
-    channel.end(options.input);
+    const running = await this.start(command, options);
     try {
-      return await this.guard(done, options.timeoutMs, `${JSON.stringify(command)} to end in the guest`);
+      return await this.finish(running, options.timeoutMs);
     } catch (error) {
       if (error instanceof DeadlineError) {
-        channel.signal('KILL');
-        channel.close();
+        running.channel.signal('KILL');
+        running.channel.close();
       }
       throw error;
     }
+  }
+
+  async start(command: string, options: { timeoutMs: number; input?: Buffer | string | undefined }): Promise<Running> {
+    const { channel, heard } = await this.open(command, options.timeoutMs, collect);
+    channel.end(options.input);
+    return { command, channel, end: heard };
+  }
+
+  /** The end of a command, with an exit status: a channel that closes without one lost its guest. */
+  async finish({ command, end }: Running, timeoutMs: number): Promise<ExecResult> {
+    const what = `${JSON.stringify(command)} to end in the guest`;
+    return this.guard(end.then(async (result) => {
+      if (result.exitCode !== undefined || result.signal !== undefined) return result;
+      throw await this.reason(new ProtocolError(`the channel of ${JSON.stringify(command)} closed without an exit status`, { sent: command }));
+    }), timeoutMs, what);
   }
 
   /** An interactive shell on a terminal. */
@@ -127,19 +153,23 @@ export class SshConnection {
     return within(Promise.race([work, this.#lostUnlessAborted()]), { timeoutMs, what, signal: this.#signal });
   }
 
-  /** A lost connection is often the first sign of a lost machine: give its better reason a moment. */
   async #lostUnlessAborted(): Promise<never> {
     try {
       return await this.#lost;
     } catch (error) {
-      if (!this.#signal.aborted) {
-        await new Promise<void>((resolve) => {
-          const timer = setTimeout(resolve, 300);
-          this.#signal.addEventListener('abort', () => { clearTimeout(timer); resolve(); }, { once: true });
-        });
-      }
-      throw this.#signal.aborted ? this.#signal.reason : error;
+      throw await this.reason(error as Error);
     }
+  }
+
+  /** The reason of a lost connection: it is often the first sign of a lost machine, whose better reason gets a moment. */
+  async reason(error: Error): Promise<Error> {
+    if (!this.#signal.aborted) {
+      await new Promise<void>((resolve) => {
+        const timer = setTimeout(resolve, 300);
+        this.#signal.addEventListener('abort', () => { clearTimeout(timer); resolve(); }, { once: true });
+      });
+    }
+    return this.#signal.aborted ? this.#signal.reason as Error : error;
   }
 
   close(): void {
@@ -149,7 +179,7 @@ export class SshConnection {
 }
 
 /** Everything that a channel says, until it closes. */
-export function collect(channel: ClientChannel): Promise<ExecResult> {
+function collect(channel: ClientChannel): Promise<ExecResult> {
   const stdout: Buffer[] = [], stderr: Buffer[] = [];
   let exitCode: number | undefined, signal: string | undefined;
   channel.on('data', (chunk: Buffer) => stdout.push(chunk));

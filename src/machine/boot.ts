@@ -61,9 +61,8 @@ export async function boot(options: BootOptions = {}): Promise<Machine> {
       devices, qmpFd: QMP_FD, consoleFd: CONSOLE_FD, network: true, extraArgs: options.extraArgs ?? [],
     });
     process = await QemuProcess.start({ command: [...parts.qemu.command, ...args], env: parts.qemu.env, directory });
-    const running = process;
-    const console = new Console(process.console, { endReason: async () => running.exitError(await running.exited, 'while the console was read') });
-    trouble.watch(running, console);
+    const console = new Console(process.console, { endReason: () => trouble.reason() });
+    trouble.watch(process, console);
     const qmp = await QmpClient.connect(process.qmp, { timeoutMs: 20_000, signal: trouble.signal, endReason: () => trouble.reason() });
     await guestReady(console, nonce, timeoutMs, trouble.signal);
     const port = forwardedPort(parseUsernet(await qmp.hmp('info usernet')), 22);

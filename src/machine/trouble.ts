@@ -1,8 +1,8 @@
 // What can end every wait on a machine at once: QEMU's exit, a fault of the guest's kernel, a back end
 // that failed. One abort signal, whose reason is the first of them with the machine's context.
 import { setMaxListeners } from 'node:events';
-import { GuestFault, RootportError, type MachineContext } from '../errors.ts';
-import { KernelLog, type KernelReport } from '../guest/kernel-log.ts';
+import { RootportError, type MachineContext } from '../errors.ts';
+import { faultOf, KernelLog, type KernelReport } from '../guest/kernel-log.ts';
 import type { Console } from '../qemu/console.ts';
 import type { QemuProcess } from '../qemu/process.ts';
 import { within } from '../wait.ts';
@@ -32,13 +32,19 @@ export class Trouble {
     this.#console = console;
     void process.exited.then((exit) => {
       // A panic's last lines may still be in the pipe: let a begun report be the reason.
-      setImmediate(() => this.raise(process.exitError(exit, this.#leaving ? 'as it was told to' : 'unexpectedly')));
+      setImmediate(() => {
+        this.kernelLog.flush();
+        this.raise(process.exitError(exit, this.#leaving ? 'as it was told to' : 'unexpectedly'));
+      });
     });
-    console.onLine(({ text }) => this.kernelLog.push(`${text}\n`));
-    this.kernelLog.onReport((report) => {
-      if (!report.fatal) return;
-      setTimeout(() => this.raise(fault(report)), report.complete ? 0 : REPORT_QUIET_MS);
-    });
+    console.onLine(({ text }) => this.kernelLog.line(text));
+    // The end of a report is when it can be quoted whole; but a dying kernel may not get that far.
+    this.kernelLog.onStart((report) => { if (report.fatal) setTimeout(() => this.#fault(report), REPORT_QUIET_MS).unref(); });
+    this.kernelLog.onReport((report) => { if (report.fatal) this.#fault(report); });
+  }
+
+  #fault(report: KernelReport): void {
+    if (!this.signal.aborted) this.raise(faultOf(report));
   }
 
   /** The first trouble counts. */
@@ -80,8 +86,4 @@ export class Trouble {
       stderr: this.#process.stderr.split('\n').slice(-40).join('\n'),
     };
   }
-}
-
-function fault(report: KernelReport): GuestFault {
-  return new GuestFault(report.title, report.lines.join('\n'));
 }
