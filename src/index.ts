@@ -13,3 +13,5 @@ export type { Attachment, AttachSite, ChardevSpec, Device, FireWitness, Property
 export type { PciAccess, AccessWidth, ConfigWidth } from './pci/access.ts';
 export { EDU, edu, type EduOptions } from './devices/edu/index.ts';
 export { IVSHMEM, ivshmem, Ivshmem, type IvshmemOptions } from './devices/ivshmem/index.ts';
+export { virtioBlk, type VirtioBlk, type VirtioBlkOptions } from './devices/virtio-blk/index.ts';
+export { virtioRng, type VirtioRng, type VirtioRngOptions } from './devices/virtio-rng/index.ts';

@@ -75,6 +75,7 @@ export function virtioBlk(options: VirtioBlkOptions): VirtioBlk {
   return {
     kind: 'virtio-blk',
     needsSharedMemory: true,
+    guest: { modules: ['virtio_pci', 'virtio_blk'], ready: 'virtio*/block/*' },
     queues,
     capacityBytes,
     serial,

@@ -43,6 +43,7 @@ export function virtioRng({ source = randomFill, latencyMs = 0, hang }: VirtioRn
   return {
     kind: 'virtio-rng',
     needsSharedMemory: true,
+    guest: { modules: ['virtio_pci', 'virtio_rng'], ready: 'virtio*/driver' },
     get bytesGiven() {
       return core.bytesGiven;
     },
