@@ -35,13 +35,16 @@ struct rpp_session {
 	bool answer_lost;
 };
 
+#define UNLOCKED BIT(0)	/* takes rpp_function.lock itself */
+#define OFFLINE BIT(1)	/* needs no device: of use after a surprise removal, until remove() */
+
 struct command {
 	const char *subject;
 	const char *verb;	/* NULL: the subject is all */
 	unsigned int min_args;
 	unsigned int max_args;
 	const char *usage;
-	bool unlocked;
+	unsigned int flags;
 	int (*run)(struct rpp_function *fn, struct rpp_args *args);
 };
 
@@ -62,28 +65,28 @@ static int info(struct rpp_function *fn, struct rpp_args *args)
 }
 
 static const struct command commands[] = {
-	{ "help", NULL, 0, 0, "", false, help },
-	{ "info", NULL, 0, 0, "", false, info },
-	{ "config", "read", 2, 2, "WIDTH OFFSET", false, rpp_config_read },
-	{ "config", "write", 3, 3, "WIDTH OFFSET VALUE", false, rpp_config_write },
-	{ "mem", "read", 3, 3, "WIDTH BAR OFFSET", false, rpp_mem_read },
-	{ "mem", "write", 4, 4, "WIDTH BAR OFFSET VALUE", false, rpp_mem_write },
-	{ "io", "read", 3, 3, "WIDTH BAR OFFSET", false, rpp_io_read },
-	{ "io", "write", 4, 4, "WIDTH BAR OFFSET VALUE", false, rpp_io_write },
-	{ "bar", "remap", 1, 1, "BAR", false, rpp_bar_remap },
-	{ "irq", "alloc", 2, 2, "msix|msi|intx COUNT", false, rpp_irq_alloc },
-	{ "irq", "free", 0, 0, "", false, rpp_irq_free },
-	{ "irq", "counts", 0, 2, "[FIRST [COUNT]]", false, rpp_irq_counts },
-	{ "irq", "wait", 3, 3, "VECTOR COUNT TIMEOUT_MS", true, rpp_irq_wait },
-	{ "irq", "mask", 1, 1, "VECTOR", false, rpp_irq_mask },
-	{ "irq", "unmask", 1, 1, "VECTOR", false, rpp_irq_unmask },
-	{ "irq", "pending", 0, 0, "", false, rpp_irq_pending },
-	{ "irq", "entry", 1, 1, "VECTOR", false, rpp_irq_entry },
-	{ "irq", "ack", 1, 4, "none | WIDTH BAR STATUS_OFFSET ACK_OFFSET|read", false, rpp_irq_ack },
-	{ "dma", "alloc", 2, 2, "SIZE ADDRESS_BITS", false, rpp_dma_alloc },
-	{ "dma", "free", 0, 0, "", false, rpp_dma_free },
-	{ "dma", "read", 2, 2, "OFFSET BYTES", false, rpp_dma_read },
-	{ "dma", "write", 2, 2, "OFFSET HEX", false, rpp_dma_write },
+	{ "help", NULL, 0, 0, "", OFFLINE, help },
+	{ "info", NULL, 0, 0, "", 0, info },
+	{ "config", "read", 2, 2, "WIDTH OFFSET", 0, rpp_config_read },
+	{ "config", "write", 3, 3, "WIDTH OFFSET VALUE", 0, rpp_config_write },
+	{ "mem", "read", 3, 3, "WIDTH BAR OFFSET", 0, rpp_mem_read },
+	{ "mem", "write", 4, 4, "WIDTH BAR OFFSET VALUE", 0, rpp_mem_write },
+	{ "io", "read", 3, 3, "WIDTH BAR OFFSET", 0, rpp_io_read },
+	{ "io", "write", 4, 4, "WIDTH BAR OFFSET VALUE", 0, rpp_io_write },
+	{ "bar", "remap", 1, 1, "BAR", 0, rpp_bar_remap },
+	{ "irq", "alloc", 2, 2, "msix|msi|intx COUNT", 0, rpp_irq_alloc },
+	{ "irq", "free", 0, 0, "", OFFLINE, rpp_irq_free },
+	{ "irq", "counts", 0, 2, "[FIRST [COUNT]]", OFFLINE, rpp_irq_counts },
+	{ "irq", "wait", 3, 3, "VECTOR COUNT TIMEOUT_MS", UNLOCKED | OFFLINE, rpp_irq_wait },
+	{ "irq", "mask", 1, 1, "VECTOR", 0, rpp_irq_mask },
+	{ "irq", "unmask", 1, 1, "VECTOR", 0, rpp_irq_unmask },
+	{ "irq", "pending", 0, 0, "", 0, rpp_irq_pending },
+	{ "irq", "entry", 1, 1, "VECTOR", 0, rpp_irq_entry },
+	{ "irq", "ack", 1, 4, "none | WIDTH BAR STATUS_OFFSET ACK_OFFSET|read", 0, rpp_irq_ack },
+	{ "dma", "alloc", 2, 2, "SIZE ADDRESS_BITS", 0, rpp_dma_alloc },
+	{ "dma", "free", 0, 0, "", OFFLINE, rpp_dma_free },
+	{ "dma", "read", 2, 2, "OFFSET BYTES", OFFLINE, rpp_dma_read },
+	{ "dma", "write", 2, 2, "OFFSET HEX", OFFLINE, rpp_dma_write },
 };
 
 static int help(struct rpp_function *fn, struct rpp_args *args)
@@ -211,7 +214,9 @@ static int run(struct rpp_session *session, struct rpp_args *args)
 	if (args->count < command->min_args || args->count > command->max_args)
 		return rpp_fail(args, -EINVAL, "usage: %s%s%s %s", command->subject, command->verb ? " " : "",
 				command->verb ? command->verb : "", command->usage);
-	if (command->unlocked)
+	if (!(command->flags & OFFLINE) && fn->pdev->error_state == pci_channel_io_perm_failure)
+		return rpp_fail(args, -ENODEV, "the device is gone");
+	if (command->flags & UNLOCKED)
 		return command->run(fn, args);
 	if (mutex_lock_interruptible(&fn->lock))
 		return -EINTR;

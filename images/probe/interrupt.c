@@ -82,7 +82,7 @@ irqreturn_t rpp_interrupt(int irq, void *data)
 	if (ours) {
 		vector->count++;
 		vector->last_ns = ktime_get_ns();
-		vector->last_cpu = smp_processor_id();
+		vector->last_cpu = raw_smp_processor_id();
 		vector->last_status = status;
 	} else {
 		vector->refused++;
