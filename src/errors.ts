@@ -34,10 +34,13 @@ export abstract class RootportError extends Error {
   /** What to do about it, in one or two sentences; may name a command. */
   readonly hint: string | undefined;
   readonly summary: string;
+  readonly #frames: string;
   #context: MachineContext | undefined;
 
   constructor(message: string, options: ErrorOptions = {}) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause });
+    // V8 wrote the header with the name and message of this moment.
+    this.#frames = (this.stack ?? '').slice((this.stack ?? '').indexOf(message) + message.length);
     this.name = new.target.name;
     this.summary = message;
     this.hint = options.hint;
@@ -68,6 +71,7 @@ export abstract class RootportError extends Error {
       message += `\n  console tail:${consoleTail.trim() === '' ? ' (empty)' : `\n${indent(consoleTail.trimEnd())}`}`;
     }
     this.message = message;
+    this.stack = `${this.name}: ${message}${this.#frames}`; // what Jest and Node print
   }
 }
 

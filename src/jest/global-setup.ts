@@ -1,0 +1,17 @@
+// Before any test: download and build what the cache lacks, with visible progress, so that no test's
+// deadline has to cover a download. Quick, silent and offline when the cache is warm.
+// A suite that asks for another kernel or QEMU fetches it in its own beforeAll, with progress too.
+import { RootportError } from '../errors.ts';
+import { defaultOptions } from '../machine/default-options.ts';
+import { resolveParts } from '../machine/parts.ts';
+import { terminalProgress } from '../packages/index.ts';
+
+export default async function globalSetup(): Promise<void> {
+  try {
+    await resolveParts({ ...defaultOptions(), progress: terminalProgress() });
+  } catch (error) {
+    // Jest prints the stack: what to do about it says more.
+    if (error instanceof RootportError) error.stack = `${error.name}: ${error.message}`;
+    throw error;
+  }
+}

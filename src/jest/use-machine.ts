@@ -1,0 +1,126 @@
+// useMachine: one machine for the tests of a file (or a new one for each), booted and closed by hooks.
+// A machine that broke under a test fails that test and is replaced for the next. It draws no tables and
+// checks no claims: the matchers do.
+import { afterAll, afterEach, beforeAll, beforeEach } from '@jest/globals';
+import { UsageError } from '../errors.ts';
+import { boot } from '../machine/boot.ts';
+import { defaultOptions } from '../machine/default-options.ts';
+import type { Machine } from '../machine/machine.ts';
+import type { BootOptions } from '../machine/options.ts';
+import { terminalProgress } from '../packages/index.ts';
+import { currentTest } from './current-test.ts';
+import { beginTest, tellScene } from './scene.ts';
+import { recover } from './recover.ts';
+
+export interface UseMachineOptions extends BootOptions {
+  /** `'file'` (default): one machine, booted before the first test. `'test'`: a new one for every test. */
+  readonly fresh?: 'file' | 'test';
+  /** Runs after every boot, before tests get the machine: load modules, plug devices that all tests use. */
+  readonly afterBoot?: (machine: Machine) => Promise<void>;
+}
+
+/** The running machine, under a name that a file's tests share; and `fresh`. */
+export type TestMachine = Omit<Machine, 'close'> & {
+  /**
+   * Another machine, for this test alone: the file's options with these over them. Closed after the test.
+   * Give it a device object that is not plugged elsewhere.
+   */
+  fresh(options?: BootOptions): Promise<Machine>;
+};
+
+// Only above everything that happens in a hook: a boot has a deadline of its own (BootOptions.timeoutMs)
+// that says how far it came, an unplug and a command too. What is left is a download that only this
+// file's options ask for, which is as slow as the network.
+const HOOK_TIMEOUT_MS = 15 * 60_000;
+
+/**
+ * Boot a machine for this file's tests. Call it at the top of the file or of a describe block, not in a
+ * hook or a test; use what it returns in tests and in hooks that are defined after it.
+ *
+ * After a test, devices that it left plugged are unplugged (those of `afterBoot` and beforeAll stay).
+ * A machine that broke (QEMU ended, the kernel faulted, a back end failed) fails the test under which it
+ * did, even one whose assertions passed, and is replaced for the next. Jest runs afterEach hooks in the
+ * order they are defined: one defined after useMachine finds the test's devices gone.
+ * @throws UsageError when the result is used where no machine is running
+ */
+export function useMachine({ fresh = 'file', afterBoot, ...given }: UseMachineOptions = {}): TestMachine {
+  if (currentTest() !== undefined) {
+    throw new UsageError('useMachine was called inside a test', {
+      hint: 'call it at the top of the file; inside a test, vm.fresh() boots a machine of the test\'s own',
+    });
+  }
+  const options: BootOptions = { progress: terminalProgress(), ...defaultOptions(), ...given };
+  let machine: Machine | undefined;
+  const own: Machine[] = [];
+  let inTest = false;
+
+  const start = async (): Promise<void> => {
+    const one = await boot(options);
+    try {
+      await afterBoot?.(one);
+    } catch (error) {
+      await one.close();
+      throw error;
+    }
+    machine = one;
+  };
+  const stop = async (): Promise<void> => {
+    const old = machine;
+    machine = undefined;
+    await old?.close();
+  };
+
+  if (fresh === 'file') beforeAll(start, HOOK_TIMEOUT_MS);
+  beforeEach(async () => {
+    if (machine?.signal.aborted) await stop();
+    if (machine === undefined) await start();
+    inTest = true;
+    if (machine !== undefined) await beginTest(machine, currentTest()?.name ?? 'a test');
+  }, HOOK_TIMEOUT_MS);
+  afterEach(async () => {
+    inTest = false;
+    const mine = own.splice(0);
+    try {
+      for (const one of mine) await tellScene(one, currentTest());
+      if (machine !== undefined) {
+        await tellScene(machine, currentTest());
+        if (!await recover(machine, currentTest())) await stop();
+      }
+    } finally {
+      for (const one of mine) await one.close();
+      if (fresh === 'test' || machine?.signal.aborted) await stop();
+    }
+  }, HOOK_TIMEOUT_MS);
+  afterAll(stop, HOOK_TIMEOUT_MS);
+
+  const additions: Pick<TestMachine, 'fresh'> = {
+    async fresh(more = {}) {
+      if (!inTest) {
+        throw new UsageError('vm.fresh was called outside of a test', { hint: 'it boots a machine for one test, and closes it after: call it inside test(...)' });
+      }
+      const one = await boot({ ...options, devices: [], ...more });
+      own.push(one);
+      await beginTest(one, currentTest()?.name ?? 'a test');
+      return one;
+    },
+  };
+  return new Proxy({} as TestMachine, {
+    get(_target, name) {
+      if (name in additions) return additions[name as keyof typeof additions];
+      // Printing and awaiting the handle itself must not throw.
+      if (machine === undefined && (typeof name === 'symbol' || name === 'then' || name === 'toJSON')) return undefined;
+      const value: unknown = Reflect.get(running(name), name, machine);
+      return typeof value === 'function' ? value.bind(machine) as unknown : value;
+    },
+    has: (_target, name) => name in additions || (machine !== undefined && name in machine),
+    getPrototypeOf: () => (machine === undefined ? Object.prototype : Object.getPrototypeOf(machine) as object),
+  });
+
+  function running(name: string | symbol): Machine {
+    if (machine !== undefined) return machine;
+    throw new UsageError(`vm.${String(name)} was used where no machine is running`, {
+      hint: 'the machine of useMachine boots in beforeAll (fresh: \'test\': in beforeEach) and is closed in afterAll: ' +
+        'use it inside tests, or in hooks that are defined after useMachine was called',
+    });
+  }
+}
