@@ -33,10 +33,12 @@ export async function attachVhostUser(site: AttachSite, options: VhostUserAttach
   }
   const backend = VhostUserBackend.listen({ path: chardev.path, device: steered.device, onError: site.fail, log: site.log });
   backend.beforeCall = steered.beforeCall;
+  steered.connect((index) => backend.signal(index));
   return {
     ...shape,
     witness: { unit: 'queue', fired: () => backend.fired() },
     detach: once(async () => {
+      steered.connect(undefined);
       await backend.close();
       await steered.device.close?.();
     }),

@@ -35,8 +35,13 @@ export interface QueueGate {
   nextRequest(options?: { timeoutMs?: number; signal?: AbortSignal }): Promise<HeldRequest>;
   /** The next `count` (1) requests are completed under this id instead of their own. */
   answerWrongId(id: number, count?: number): void;
-  /** The next `count` (1) interrupts of this queue are not fired, though the used ring moves on. */
+  /**
+   * The next `count` (1) interrupts of this queue are not fired, though the used ring moves on. With
+   * EVENT_IDX a driver that misses one is not told of later completions either, until interrupt().
+   */
   dropInterrupts(count?: number): void;
+  /** Fire this queue's interrupt now, whether anything was used or not. UsageError while it is not plugged. */
+  interrupt(): void;
   /** From now on this queue's interrupts are fired as `queue`'s; undefined mends it. */
   misdirectInterrupts(queue: number | undefined): void;
 }
@@ -52,6 +57,8 @@ class Gate implements QueueGate, GateRules {
   #misdirectedTo: number | undefined;
   /** The queue of the last life, and what those before it had counted. */
   #counted: Virtqueue | undefined;
+  /** Fires the interrupt past every fault; there while the device is plugged. */
+  fire: (() => void) | undefined;
   #past: QueueCounts = { taken: 0, completed: 0, inFlight: 0, notified: 0, suppressed: 0 };
 
   constructor(readonly index: number, public latencyMs: number, process: (queue: Virtqueue) => void) {
@@ -114,6 +121,11 @@ class Gate implements QueueGate, GateRules {
     this.#misdirectedTo = queue;
   }
 
+  interrupt(): void {
+    if (this.fire === undefined) throw new UsageError(`queue ${this.index} has no interrupt to fire: its device is not plugged`);
+    this.fire();
+  }
+
   // What the life asks, and the session.
 
   show(request: KeptRequest): void {
@@ -160,6 +172,8 @@ export interface SteeredDevice {
   queue(index: number): QueueGate;
   /** Ask before firing queue `index`'s interrupt. */
   beforeCall(index: number): CallVerdict;
+  /** Say how an interrupt is fired, while there is a transport that can: for QueueGate.interrupt(). */
+  connect(fire: ((index: number) => void) | undefined): void;
 }
 
 /** Put a gate before each queue of the device. */
@@ -199,5 +213,8 @@ export function steer(device: VirtioDevice, { latencyMs = 0 }: { latencyMs?: num
       return gate;
     },
     beforeCall: (index) => gates[index]?.beforeCall() ?? 'deliver',
+    connect(fire) {
+      for (const gate of gates) gate.fire = fire === undefined ? undefined : () => fire(gate.index);
+    },
   };
 }

@@ -265,6 +265,18 @@ describe('faults', () => {
     expect(steered.beforeCall(0)).toBe('deliver');
   });
 
+  test('an interrupt out of the blue is fired while a transport is there to fire it', () => {
+    const { steered, gate } = setUp();
+    const fired: number[] = [];
+    steered.connect((index) => fired.push(index));
+    gate.dropInterrupts();
+    gate.interrupt();
+    steered.queue(1).interrupt();
+    expect(fired).toEqual([0, 1]);
+    steered.connect(undefined);
+    expect(() => gate.interrupt()).toThrow(UsageError);
+  });
+
   test('a queue that is not there is a UsageError that says which are', () => {
     expect(() => setUp().steered.queue(2)).toThrow('The device has 2: 0 to 1.');
   });
