@@ -33,7 +33,7 @@ export async function ensureGuestImage(
     .update(init).digest('hex').slice(0, 16);
   const entry = await ensureEntry('images', key, progress, async (directory) => {
     progress.start(`guest image for Linux ${kernel.release}`);
-    const boot = await collectModules(kernel, BOOT_MODULES, userland.tools);
+    const boot = new Set((await collectModules(kernel, BOOT_MODULES, userland.tools)).map((one) => one.name));
     const all = await collectModules(kernel, [...BOOT_MODULES, ...ON_BOARD, ...modules], userland.tools);
     const hostKey = generateHostKey();
     const archive = new CpioArchive();
@@ -41,8 +41,7 @@ export async function ensureGuestImage(
     archive.file('init', init, 0o755);
     await userland.addTo(archive);
     archive.file('etc/rootport/host_key', hostKey.dropbear, 0o600);
-    archive.file('etc/rootport/modules', boot.map((one) => `${one.name}\n`).join(''));
-    for (const one of boot) archive.symlink(`etc/rootport/${one.name}.ko`, `/lib/modules/${kernel.release}/${one.name}.ko`);
+    archive.file('etc/rootport/modules', `${BOOT_MODULES.filter((name) => boot.has(name)).join(' ')}\n`);
     await addModules(archive, kernel, all, userland);
     await writeFile(join(directory, 'initramfs.cpio'), archive.finish());
     await writeFile(join(directory, 'host-key'), hostKey.publicBase64);
@@ -68,6 +67,11 @@ function skeleton(archive: CpioArchive): void {
   archive.file('etc/group', 'root:x:0:\n');
   archive.file('etc/shells', '/bin/sh\n');
   archive.file('etc/nsswitch.conf', 'passwd: files\ngroup: files\n');
+  archive.file('etc/profile', 'export PATH=/usr/sbin:/usr/bin:/sbin:/bin\n');
+  archive.file('etc/fstab', [
+    'proc /proc proc', 'sysfs /sys sysfs', 'devtmpfs /dev devtmpfs', 'tmpfs /run tmpfs', 'tmpfs /tmp tmpfs',
+    'debugfs /sys/kernel/debug debugfs', 'tracefs /sys/kernel/tracing tracefs',
+  ].map((line) => `${line} defaults 0 0\n`).join(''));
   archive.file('etc/inittab', '::ctrlaltdel:/bin/busybox poweroff -f\n');
 }
 

@@ -18,9 +18,10 @@ import { resolveParts } from './parts.ts';
 import { Plugged } from './plugged.ts';
 import { Trouble } from './trouble.ts';
 
-const BASE_APPEND = [
-  'console=ttyS0', 'quiet', 'nokaslr', 'mitigations=off', 'tsc=reliable', 'no_timer_check', 'random.trust_cpu=on',
-  'cryptomgr.notests', 'raid=noautodetect', 'noreplace-smp', 'rdinit=/init',
+const PLAIN_APPEND = ['console=ttyS0', 'rdinit=/init'];
+const QUICK_APPEND = [
+  ...PLAIN_APPEND, 'quiet', 'nokaslr', 'mitigations=off', 'tsc=reliable', 'no_timer_check', 'random.trust_cpu=on',
+  'cryptomgr.notests', 'raid=noautodetect', 'noreplace-smp',
 ];
 /** Every deadline inside a guest is this much longer under TCG than under KVM. */
 const COMMAND_TIMEOUT_MS = { kvm: 10_000, tcg: 30_000 } as const;
@@ -40,6 +41,7 @@ export async function boot(options: BootOptions = {}): Promise<Machine> {
   const accel = parts.accelerator.name;
   const timeoutMs = options.timeoutMs ?? BOOT_TIMEOUT_MS[accel];
   const { path: directory } = await dir({ prefix: 'rootport-', mode: 0o700, unsafeCleanup: true });
+  const plain = options.bootMode === 'plain';
   const ports = portIds(preset, type.ports ?? 4);
   const clientKey = generateClientKey();
   const nonce = randomBytes(12).toString('hex');
@@ -55,8 +57,8 @@ export async function boot(options: BootOptions = {}): Promise<Machine> {
     const args = commandLine({
       name: basename(directory), preset, ports: ports.length, accel,
       cpus: type.cpus ?? 1, memoryMiB: type.memoryMiB ?? 256,
-      kernel: parts.kernel.vmlinux, initramfs: parts.image.initramfs,
-      append: [...BASE_APPEND, ...(preset.append ?? []), ...(options.append ?? []),
+      kernel: plain ? parts.kernel.bzImage ?? parts.kernel.vmlinux : parts.kernel.vmlinux, initramfs: parts.image.initramfs,
+      append: [...(plain ? PLAIN_APPEND : QUICK_APPEND), ...(preset.append ?? []), ...(options.append ?? []),
         `rootport.nonce=${nonce}`, `rootport.key=${clientKey.publicBase64}`],
       devices, qmpFd: QMP_FD, consoleFd: CONSOLE_FD, network: true, extraArgs: options.extraArgs ?? [],
     });
