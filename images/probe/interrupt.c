@@ -9,8 +9,12 @@
 #include <linux/smp.h>
 #include "probe.h"
 
-/* More INTx than this in a second are a rule that does not quiet the device. */
-#define STORM_PER_SECOND 20000
+/*
+ * A rule that does not quiet the device would keep the CPU in the handler for good. The signs: that
+ * many INTx in a row after whose acknowledgement the status still stood, or in one second.
+ */
+#define STORM_UNQUIETED 1000
+#define STORM_PER_SECOND 5000
 
 void rpp_intx_set_masked(struct rpp_function *fn, bool masked)
 {
@@ -21,20 +25,28 @@ void rpp_intx_set_masked(struct rpp_function *fn, bool masked)
 	if (fn->irq_kind == RPP_IRQ_INTX)
 		fn->vectors[0].masked = masked;
 	fn->storm_count = 0;
+	fn->unquieted = 0;
 	spin_unlock_irqrestore(&fn->irq_lock, flags);
 }
 
-static void guard_against_storm(struct rpp_function *fn, struct rpp_vector *vector)
+static void guard_against_storm(struct rpp_function *fn, struct rpp_vector *vector, u64 status)
 {
+	bool stands = fn->ack.ack && (rpp_register_read(fn->ack.status, fn->ack.width) & status) == status;
+
 	if (time_after(jiffies, fn->storm_since + HZ)) {
 		fn->storm_since = jiffies;
 		fn->storm_count = 0;
 	}
-	if (++fn->storm_count <= STORM_PER_SECOND || !pci_check_and_mask_intx(fn->pdev))
+	fn->storm_count++;
+	fn->unquieted = stands ? fn->unquieted + 1 : 0;
+	if (fn->storm_count <= STORM_PER_SECOND && fn->unquieted <= STORM_UNQUIETED)
 		return;
+	if (!pci_check_and_mask_intx(fn->pdev))
+		return;
+	rpp_event(fn->pdev, "storm", "masked after %u", fn->storm_count);
 	vector->masked = true;
 	fn->storm_count = 0;
-	rpp_event(fn->pdev, "storm", "masked after %d", STORM_PER_SECOND);
+	fn->unquieted = 0;
 }
 
 /* Under irq_lock. True: the rule found our device's interrupt, and quieted it. */
@@ -68,7 +80,7 @@ irqreturn_t rpp_interrupt(int irq, void *data)
 		if (fn->ack.status) {
 			ours = acknowledge(fn, &status);
 			if (level && ours)
-				guard_against_storm(fn, vector);
+				guard_against_storm(fn, vector, status);
 		} else if (level) {
 			ours = pci_check_and_mask_intx(fn->pdev);
 			vector->masked |= ours;

@@ -70,10 +70,11 @@ struct rpp_function {
 
 	struct rpp_bar bar[PCI_STD_NUM_BARS];
 
-	spinlock_t irq_lock;	/* ack, storm_*, and INTx masking */
+	spinlock_t irq_lock;	/* ack, the storm guard, and INTx masking */
 	struct rpp_ack ack;
 	unsigned long storm_since;
 	unsigned int storm_count;
+	unsigned int unquieted;
 	enum rpp_irq_kind irq_kind;
 	unsigned int vector_count;
 	struct rpp_vector *vectors;
@@ -89,22 +90,29 @@ struct rpp_function {
 __printf(3, 4) void rpp_event(struct pci_dev *pdev, const char *kind, const char *fmt, ...);
 void rpp_events_create(struct dentry *root);
 
-/* control.c: sessions, and what a command may say */
+/* commands.c: the words of a line, the command they name, and what every command needs */
 struct rpp_args {
 	struct rpp_session *session;
 	unsigned int count;
 	char *word[RPP_WORDS_MAX];
 };
 
+/* Run one line, and append its answer unless it is empty. Tears the line apart. */
+int rpp_line_run(struct rpp_function *fn, struct rpp_session *session, char *line);
+int rpp_number(struct rpp_args *args, unsigned int index, u64 max, const char *what, u64 *value);
+/* 8, 16, 32, or 64 when wide is true. */
+int rpp_width(struct rpp_args *args, unsigned int index, bool wide, unsigned int *width);
+int rpp_span(struct rpp_args *args, u64 offset, u64 bytes, u64 size, u64 align, const char *what);
+
+/* control.c: sessions and their answers */
 void rpp_control_create(struct rpp_function *fn);
 /* Append to the answer. A command that succeeds ends it with a line that starts with "ok". */
 __printf(2, 3) void rpp_say(struct rpp_args *args, const char *fmt, ...);
 /* The reason that the answer gives for error; returns error. */
 __printf(3, 4) int rpp_fail(struct rpp_args *args, int error, const char *fmt, ...);
-int rpp_number(struct rpp_args *args, unsigned int index, u64 max, const char *what, u64 *value);
-/* 8, 16, 32, or 64 when wide is true. */
-int rpp_width(struct rpp_args *args, unsigned int index, bool wide, unsigned int *width);
-int rpp_span(struct rpp_args *args, u64 offset, u64 bytes, u64 size, u64 align, const char *what);
+/* What has been said since `begun` is replaced by this error's line. */
+size_t rpp_answer_begin(struct rpp_session *session);
+int rpp_answer_end(struct rpp_args *args, size_t begun, int ret);
 
 /* The commands: each runs under fn->lock unless said otherwise, and returns 0 or -errno */
 int rpp_config_read(struct rpp_function *fn, struct rpp_args *args);
@@ -125,12 +133,15 @@ int rpp_irq_alloc(struct rpp_function *fn, struct rpp_args *args);
 int rpp_irq_free(struct rpp_function *fn, struct rpp_args *args);
 int rpp_irq_counts(struct rpp_function *fn, struct rpp_args *args);
 int rpp_irq_wait(struct rpp_function *fn, struct rpp_args *args); /* takes fn->lock itself */
+/* The allocated vector that the first argument names. */
+int rpp_vector_find(struct rpp_function *fn, struct rpp_args *args, struct rpp_vector **vector);
+void rpp_irqs_describe(struct rpp_function *fn, struct rpp_args *args);
+void rpp_irqs_release(struct rpp_function *fn);
+
 int rpp_irq_mask(struct rpp_function *fn, struct rpp_args *args);
 int rpp_irq_unmask(struct rpp_function *fn, struct rpp_args *args);
 int rpp_irq_pending(struct rpp_function *fn, struct rpp_args *args);
 int rpp_irq_entry(struct rpp_function *fn, struct rpp_args *args);
-void rpp_irqs_describe(struct rpp_function *fn, struct rpp_args *args);
-void rpp_irqs_release(struct rpp_function *fn);
 
 int rpp_irq_ack(struct rpp_function *fn, struct rpp_args *args);
 irqreturn_t rpp_interrupt(int irq, void *vector);
