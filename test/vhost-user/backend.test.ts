@@ -158,6 +158,31 @@ describe('a ring', () => {
     expect(ring.driver.collect()).toHaveLength(1);
   });
 
+  test('a ring that is enabled before it starts is looked into when it starts', async () => {
+    const frontEnd = connect();
+    await frontEnd.negotiate();
+    await frontEnd.shareMemory();
+    const ring = frontEnd.prepareRing(0);
+    ring.driver.onKick = undefined;
+    ring.driver.submitOne('there');
+    frontEnd.send('SET_VRING_ENABLE', { index: 0, num: 1 });
+    frontEnd.send('SET_VRING_KICK', 0n, { fds: [ring.kickFd] });
+    await frontEnd.signalled(ring.callFd);
+  });
+
+  test('a new kick eventfd takes over in the middle of a run', async () => {
+    const frontEnd = connect();
+    const ring = await frontEnd.start();
+    const other = frontEnd.eventfd();
+    await frontEnd.ask('SET_VRING_KICK', 0n, { fds: [other], needReply: true });
+    ring.driver.onKick = () => signalEventfd(other);
+    ring.driver.submitOne('x');
+    await frontEnd.signalled(ring.callFd);
+    signalEventfd(ring.kickFd);
+    await turns(5);
+    expect(backend.kicked()).toEqual(new Map([[0, 1]]));
+  });
+
   test('without the protocol features the ring is enabled from its start', async () => {
     const frontEnd = connect();
     frontEnd.send('SET_FEATURES', featureMask(VIRTIO_F.VIRTIO_F_VERSION_1));
@@ -340,6 +365,59 @@ describe('guest memory', () => {
     expect(ring.driver.collect().map(({ written }) => text(written))).toEqual(['HELD', 'MEANWHILE']);
   });
 
+  test('a ring whose own region is mapped anew goes on where it was', async () => {
+    const frontEnd = connect();
+    const ring = await frontEnd.start();
+    ring.driver.submitOne('before');
+    await frontEnd.signalled(ring.callFd);
+    const smaller = { ...frontEnd.region(), size: BigInt(MEMORY_BYTES / 2) };
+    await frontEnd.ask('SET_MEM_TABLE', [smaller], { fds: [frontEnd.memory.fd], needReply: true });
+    ring.driver.submitOne('after');
+    await frontEnd.signalled(ring.callFd);
+    expect(ring.driver.collect().map(({ written }) => text(written))).toEqual(['BEFORE', 'AFTER']);
+  });
+
+  test('a ring that a new table takes away is broken, and the session goes on', async () => {
+    const frontEnd = connect();
+    const ring = await frontEnd.start();
+    await frontEnd.ask('SET_MEM_TABLE', [{ ...frontEnd.region(), guestAddress: 0n }], { fds: [frontEnd.memory.fd], needReply: true });
+    await frontEnd.signalled(ring.errorFd);
+    expect(errors.map(String).join()).toContain('is not in one region of guest memory');
+    ring.driver.submitOne('x');
+    expect((await frontEnd.ask('GET_VRING_BASE', { index: 0, num: 0 })).value >> 32n).toBe(0n);
+  });
+
+  test('a session that ends while a new table waits for requests leaves nothing mapped', async () => {
+    const frontEnd = connect();
+    const ring = await frontEnd.start();
+    device.holding = true;
+    ring.driver.submitOne('held');
+    await until('the device to have it', () => device.held.length === 1);
+    frontEnd.send('SET_MEM_TABLE', [{ ...frontEnd.region(), guestAddress: 0n }], { fds: [frontEnd.memory.fd] });
+    await until('the device to be asked', () => device.drains.length === 1);
+    const closed = backend.close();
+    device.release();
+    await closed;
+    await turns(2);
+    // the front end's own mapping is left
+    expect(readFileSync('/proc/self/maps', 'utf8').match(/memfd:guest/g)).toHaveLength(1);
+  });
+
+  test('a table that waits too long for requests is refused, and nothing of it stays mapped', async () => {
+    await backend.close();
+    listen({ drainTimeoutMs: 20 });
+    const frontEnd = connect();
+    const ring = await frontEnd.start();
+    device.holding = true;
+    ring.driver.submitOne('held');
+    await until('the device to have it', () => device.held.length === 1);
+    const { value } = await frontEnd.ask('SET_MEM_TABLE', [{ ...frontEnd.region(), guestAddress: 0n }], { fds: [frontEnd.memory.fd], needReply: true });
+    expect(value).toBe(1n);
+    await frontEnd.closed();
+    expect(errors[0]).toBeInstanceOf(DeadlineError);
+    expect(errors[0]?.message).toContain('for SET_MEM_TABLE');
+  });
+
   test('a region of over 4 GiB is usable from end to end', async () => {
     const frontEnd = connect();
     await frontEnd.negotiate();
@@ -375,6 +453,7 @@ describe('steering and witnesses', () => {
     await frontEnd.signalled(ring.callFd);
     expect(backend.fired()).toEqual(new Map([[0, 2]]));
     expect(backend.signalled()).toEqual(new Map([[0, 1]]));
+    expect(errors).toEqual([]);
   });
 
   test('a misdirected interrupt leaves by the other queue', async () => {
@@ -462,6 +541,23 @@ describe('lifetimes', () => {
     await second.signalled(next.callFd);
   });
 
+  test('a front end that waits its turn is hung up on by close', async () => {
+    const first = connect();
+    const ring = await first.start();
+    device.holding = true;
+    ring.driver.submitOne('slow');
+    await until('the device to have it', () => device.held.length === 1);
+    hangUp(first);
+    await until('the end to be noticed', () => device.drains.length === 1);
+    const second = connect();
+    await turns(10);
+    const closed = backend.close();
+    await second.closed();
+    device.release();
+    await closed;
+    expect(backend.connected).toBe(false);
+  });
+
   test('close with a running ring stops it, removes the socket, and may be called again', async () => {
     const frontEnd = connect();
     const ring = await frontEnd.start();
@@ -492,6 +588,7 @@ describe('lifetimes', () => {
     expect(text(word)).toBe('for ever');
     device.release(); // completes on a stopped queue: nothing, and no crash
     await turns(3);
+    expect(ring.driver.collect()).toEqual([]);
   });
 
   test('RESET_DEVICE and a status of 0 stop the rings and reset the device', async () => {
@@ -504,6 +601,14 @@ describe('lifetimes', () => {
     expect(device.resets).toBe(1);
     await frontEnd.ask('SET_STATUS', 0n, { needReply: true });
     expect(device.resets).toBe(2);
+    // Disabled, too: the next ring waits to be enabled.
+    const ring = frontEnd.prepareRing(0);
+    await frontEnd.ask('SET_VRING_KICK', 0n, { fds: [ring.kickFd], needReply: true });
+    ring.driver.submitOne('x');
+    await until('the kick to be seen', () => backend.kicked().get(0) === 1);
+    expect(ring.driver.collect()).toEqual([]);
+    await frontEnd.ask('SET_VRING_ENABLE', { index: 0, num: 1 }, { needReply: true });
+    expect(ring.driver.collect()).toHaveLength(1);
   });
 
   test('memory of a front end’s own addresses is not taken for the guest’s', async () => {

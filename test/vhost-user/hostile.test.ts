@@ -1,6 +1,6 @@
 // A front end that breaks the protocol, by table and at random: the session ends with a ProtocolError,
 // the process does not, every descriptor is closed, and the next front end is served.
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
@@ -34,6 +34,7 @@ afterEach(async () => {
   await backend.close();
   rmSync(directory, { recursive: true });
   expect(openDescriptors()).toEqual(before);
+  expect(readFileSync('/proc/self/maps', 'utf8')).not.toMatch(/memfd:(guest|tiny)/);
 });
 
 async function sessionEnd(): Promise<void> {
