@@ -15,3 +15,5 @@ export { EDU, edu, type EduOptions } from './devices/edu/index.ts';
 export { IVSHMEM, ivshmem, Ivshmem, type IvshmemOptions } from './devices/ivshmem/index.ts';
 export { virtioBlk, type VirtioBlk, type VirtioBlkOptions } from './devices/virtio-blk/index.ts';
 export { virtioRng, type VirtioRng, type VirtioRngOptions } from './devices/virtio-rng/index.ts';
+export type { AcknowledgeRule, DmaBuffer, ProbedFunction } from './guest/probe-function.ts';
+export type { ProbeEvent, VectorCount, VectorKind } from './guest/probe-protocol.ts';

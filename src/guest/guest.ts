@@ -36,6 +36,8 @@ export interface GuestProcess {
 export class Guest {
   /** A shell kept open for the harness's own short questions. */
   readonly shell: GuestShell;
+  /** Adds the machine's context to an error; set by the machine. */
+  scene: (error: unknown) => unknown = (error) => error;
 
   constructor(readonly ssh: SshConnection, readonly release: string, readonly defaultTimeoutMs: number) {
     this.shell = new KeptShell(ssh, defaultTimeoutMs);
@@ -43,7 +45,11 @@ export class Guest {
 
   /** Run a command with `sh -c`; rejects with a GuestCommandError on a non-zero exit, a DeadlineError when it hangs. */
   async run(command: string, options: RunOptions = {}): Promise<CommandResult> {
-    return checked(command, await this.#exec(command, options));
+    try {
+      return checked(command, await this.#exec(command, options));
+    } catch (error) {
+      throw this.scene(error);
+    }
   }
 
   /** Run a command and return however it ended. */

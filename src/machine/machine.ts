@@ -3,6 +3,9 @@ import { resolve } from 'node:path';
 import { MachineExitError, RootportError, UsageError } from '../errors.ts';
 import type { Guest } from '../guest/guest.ts';
 import { KernelLog } from '../guest/kernel-log.ts';
+import { Probe } from '../guest/probe.ts';
+import type { ProbedFunction } from '../guest/probe-function.ts';
+import type { ProbeEvent } from '../guest/probe-protocol.ts';
 import { SshConnection, type SshTarget } from '../guest/ssh.ts';
 import { buildModule, type BuiltModule } from '../image/index.ts';
 import type { Device } from '../qemu/attachment.ts';
@@ -39,6 +42,7 @@ export class Machine {
   readonly #innards: MachineInnards;
   readonly #functions = new Map<Plugged, PciFunction>();
   #nextId: number;
+  #probe: Promise<Probe> | undefined;
   #closed: Promise<void> | undefined;
 
   constructor(innards: MachineInnards) {
@@ -47,6 +51,7 @@ export class Machine {
     this.qmp = innards.qmp;
     this.console = innards.console;
     this.#nextId = innards.plugged.length;
+    this.guest.scene = (error) => this.#onScene(error);
   }
 
   /** What was chosen and why, one line. */
@@ -107,6 +112,23 @@ export class Machine {
   /** The function of a device that was cold-plugged, or plugged earlier. */
   async functionOf(device: Device): Promise<PciFunction> {
     return this.#scene(() => this.#functionOf(this.#find(device)));
+  }
+
+  /**
+   * Bind the test module rootport_probe to a function, taking it from its driver; the module is built
+   * and loaded the first time. The function is then reached through what is returned.
+   */
+  async probe(fn: PciFunction): Promise<ProbedFunction> {
+    return this.#scene(async () => {
+      this.#probe ??= Probe.load(this);
+      return (await this.#probe).bind(fn.bdf);
+    });
+  }
+
+  /** What the PCI core asked of the probe module (probe, remove), oldest first; it survives removals. */
+  async probeEvents(fn?: PciFunction): Promise<ProbeEvent[]> {
+    if (this.#probe === undefined) return [];
+    return (await this.#probe).events(fn === undefined ? {} : { bdf: fn.bdf });
   }
 
   /** Build the Kbuild directory for this guest's kernel. */
@@ -181,9 +203,13 @@ export class Machine {
     try {
       return await work();
     } catch (error) {
-      const context = this.#innards.trouble.context();
-      if (error instanceof RootportError && !(error instanceof UsageError) && context !== undefined) error.on(context);
-      throw error;
+      throw this.#onScene(error);
     }
+  }
+
+  #onScene(error: unknown): unknown {
+    const context = this.#innards.trouble.context();
+    if (error instanceof RootportError && !(error instanceof UsageError) && context !== undefined) error.on(context);
+    return error;
   }
 }
