@@ -1,9 +1,11 @@
-// A QMP client over any byte stream: commands with deadlines, events that can be awaited before the
-// command that causes them is sent. Source: QEMU docs/interop/qmp-spec.rst.
+// A QMP client over any byte stream: commands with deadlines, and the events between their answers
+// (events.ts). Source: QEMU docs/interop/qmp-spec.rst.
 // It does not start QEMU, open sockets, pass fds, or use out-of-band commands.
 import type { Duplex } from 'node:stream';
 import { ProtocolError, QmpError, UsageError } from '../errors.ts';
 import { within } from '../wait.ts';
+import { QmpEvents } from './events.ts';
+import type { ExpectEventOptions, QmpEventRecord } from './events.ts';
 import { LineSplitter } from './line-splitter.ts';
 import { parseMessage } from './message.ts';
 import type { QmpCommand, QmpEvent, QmpGreeting, QmpMessage } from './message.ts';
@@ -25,34 +27,12 @@ export interface ExecuteOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
-export interface ExpectEventOptions {
-  readonly timeoutMs: number;
-  /** Completes "waited 5 s for ..."; the event's name when left out. */
-  readonly what?: string;
-  /** Gives the wait up. */
-  readonly signal?: AbortSignal | undefined;
-}
-
-/** An event with the time it came, milliseconds on this process's performance.now() clock. */
-export interface QmpEventRecord extends QmpEvent {
-  readonly receivedAtMs: number;
-}
-
 interface PendingCommand {
   readonly command: QmpCommand;
   resolve(value: unknown): void;
   reject(error: Error): void;
 }
 
-interface PendingEvent {
-  readonly name: string;
-  matches(event: QmpEvent): boolean;
-  resolve(event: QmpEvent): void;
-  reject(error: Error): void;
-}
-
-/** How many events are kept; older ones are counted only. */
-const EVENTS_MAX = 1000;
 const END_REASON_TIMEOUT_MS = 2000;
 
 export class QmpClient {
@@ -62,10 +42,7 @@ export class QmpClient {
   readonly #commands = new Map<number, PendingCommand>();
   /** Ids whose deadline passed: their answers may still come, and are dropped. */
   readonly #abandoned = new Set<number>();
-  readonly #waits = new Set<PendingEvent>();
-  readonly #listeners = new Map<string, Set<(event: QmpEvent) => void>>();
-  readonly #events: QmpEventRecord[] = [];
-  #eventsDropped = 0;
+  readonly #events = new QmpEvents();
   #nextId = 1;
   #greeting: QmpGreeting | undefined;
   #greeted: { resolve(greeting: QmpGreeting): void; reject(error: Error): void } | undefined;
@@ -107,12 +84,12 @@ export class QmpClient {
 
   /** The last events, oldest first: at most a thousand. */
   get events(): readonly QmpEventRecord[] {
-    return this.#events;
+    return this.#events.record;
   }
 
   /** How many events are no longer in `events`. */
   get eventsDropped(): number {
-    return this.#eventsDropped;
+    return this.#events.dropped;
   }
 
   /** Why nothing more can be sent; undefined while the connection is good. */
@@ -161,28 +138,12 @@ export class QmpClient {
    * abandoned wait rejects unheard. Its timer lives until then; a signal ends it earlier.
    */
   expectEvent(name: string, predicate: (event: QmpEvent) => boolean, options: ExpectEventOptions): Promise<QmpEvent> {
-    let wait: PendingEvent | undefined;
-    const seen = new Promise<QmpEvent>((resolve, reject) => {
-      if (this.#failure !== undefined) return reject(this.#failure);
-      wait = { name, matches: predicate, resolve, reject };
-      this.#waits.add(wait);
-    });
-    const outcome = within(seen, {
-      timeoutMs: options.timeoutMs,
-      what: options.what ?? `the QMP event ${name}`,
-      signal: options.signal,
-    }).finally(() => wait !== undefined && this.#waits.delete(wait));
-    // Heard here too, so that a wait whose command failed is no unhandled rejection.
-    seen.catch(() => undefined);
-    outcome.catch(() => undefined);
-    return outcome;
+    return this.#events.expect(name, predicate, options);
   }
 
   /** Calls the listener, which must not throw, for every event of this name; returns how to stop it. */
   on(name: string, listener: (event: QmpEvent) => void): () => void {
-    const listeners = this.#listeners.get(name) ?? new Set();
-    this.#listeners.set(name, listeners.add(listener));
-    return () => void listeners.delete(listener);
+    return this.#events.on(name, listener);
   }
 
   /** Ends the connection: everything pending, and everything later, rejects with this error. The first one counts. */
@@ -190,10 +151,10 @@ export class QmpClient {
     if (this.#failure !== undefined) return;
     this.#failure = error;
     this.#options.signal?.removeEventListener('abort', this.#aborted);
-    for (const { reject } of [...this.#commands.values(), ...this.#waits]) reject(error);
+    for (const { reject } of this.#commands.values()) reject(error);
     this.#greeted?.reject(error);
     this.#commands.clear();
-    this.#waits.clear();
+    this.#events.fail(error);
     this.#stream.destroy();
   }
 
@@ -229,7 +190,7 @@ export class QmpClient {
       this.#greeted.resolve(message.greeting);
       this.#greeted = undefined;
     } else if (message.kind === 'event') {
-      this.#occurred(message.event);
+      this.#events.occurred(message.event);
     } else {
       this.#answered(message, line);
     }
@@ -252,25 +213,6 @@ export class QmpClient {
     if (message.kind === 'return') return pending.resolve(message.value);
     const { errorClass, description } = message;
     pending.reject(new QmpError(summaryOf(pending.command), errorClass, description, { sent: pending.command, received: line }));
-  }
-
-  #occurred(event: QmpEvent): void {
-    this.#events.push({ ...event, receivedAtMs: performance.now() });
-    if (this.#events.length > EVENTS_MAX) {
-      this.#events.shift();
-      this.#eventsDropped += 1;
-    }
-    for (const wait of [...this.#waits]) {
-      if (wait.name !== event.event) continue;
-      try {
-        if (!wait.matches(event)) continue;
-        wait.resolve(event);
-      } catch (error) {
-        wait.reject(error as Error);
-      }
-      this.#waits.delete(wait);
-    }
-    for (const listener of this.#listeners.get(event.event) ?? []) listener(event);
   }
 
   readonly #aborted = (): void => this.fail(this.#options.signal?.reason as Error);
