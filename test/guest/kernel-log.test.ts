@@ -30,6 +30,11 @@ describe('reports of a real kernel', () => {
     ['sysfs', 'warning', false, "sysfs: cannot create duplicate filename '/kernel/dup'", /<\/TASK>/],
     ['irqleak', 'irq-leak', false, "remove_proc_entry: removing non-empty directory 'irq/26', leaking at least 'fixture'", /---\[ end trace/],
     ['nobody', 'irq-nobody-cared', false, 'irq 22: nobody cared (try booting with the "irqpoll" option)', /Disabling IRQ #22$/],
+    ['6.12-null', 'oops', true, 'BUG: kernel NULL pointer dereference, address: 0000000000000000', /---\[ end trace/],
+    ['6.12-gpf', 'oops', true, 'Oops: general protection fault, maybe for address 0x0: 0000 [#1] PREEMPT SMP NOPTI', /---\[ end trace/],
+    ['6.12-bug', 'bug', true, 'kernel BUG at /build/faults.c:47!', /---\[ end trace/],
+    ['6.12-warnmsg', 'warning', false, 'fixture: 3 vectors leaked', /---\[ end trace/],
+    ['6.12-irqleak', 'irq-leak', false, "remove_proc_entry: removing non-empty directory 'irq/26', leaking at least 'fixture'", /---\[ end trace/],
     ['slub-overrun', 'slab', true, 'BUG kmalloc-64 (Tainted: G           OE     ): Right Redzone overwritten', /<\/TASK>/],
     ['slub-doublefree', 'slab', true, 'BUG kmalloc-64 (Tainted: G           OE     ): Object already free', /<\/TASK>/],
   ];
@@ -94,7 +99,7 @@ describe('reports of a real kernel', () => {
 });
 
 describe('reports that no kernel at hand could make', () => {
-  // Written after mm/kasan/report.c, lib/ubsan.c, locking/lockdep.c and 6.12's traps.c, not recorded.
+  // Written after mm/kasan/report.c, lib/ubsan.c, locking/lockdep.c, arch/arm64/mm/fault.c and 6.18's panic.c, not recorded.
   test.each([
     ['BUG: KASAN: slab-use-after-free in rootport_remove+0x12/0x40 [probe]', 'sanitizer', true],
     ['BUG: KFENCE: out-of-bounds read in foo+0x1/0x2', 'sanitizer', true],
@@ -104,7 +109,6 @@ describe('reports that no kernel at hand could make', () => {
     ['WARNING: drivers/pci/msi/msi.c:123 at pci_free+0x1/0x2, CPU#1: rmmod/99', 'warning', false],
     ['BUG: sleeping function called from invalid context at mm/slab.h:1', 'bug', false],
     ['BUG: Bad page state in process insmod  pfn:01234', 'bug', true],
-    ['Oops: general protection fault, probably for non-canonical address 0xdead000000000108: 0000 [#1] PREEMPT SMP', 'oops', true],
     ['divide error: 0000 [#1] PREEMPT SMP', 'oops', true],
     ['Unable to handle kernel NULL pointer dereference at virtual address 0000000000000008', 'oops', true],
     ['Internal error: Oops: 0000000096000004 [#1] SMP', 'oops', true],

@@ -33,7 +33,12 @@ describe('parseInterrupts of a guest with two CPUs', () => {
 describe('parseInterrupts of forms that other kernels print', () => {
   const line = (text: string, cpus = ' CPU0 CPU2 '): unknown => parseInterrupts(`${cpus}\n${text}\n`).lines[0];
 
-  test('a per-device MSI-X chip of 6.2 and later', () => {
+  test('the per-device MSI-X chips of 6.12, recorded', () => {
+    const table = parseInterrupts(readFileSync(new URL('../fixtures/guest/interrupts-6.12.txt', import.meta.url), 'utf8'));
+    expect(interruptOf(table, 25)).toMatchObject({ chip: 'PCI-MSIX-0000:00:03.0', hwirq: 0, flow: 'edge', actions: ['PCIe PME', 'aerdrv'] });
+  });
+
+  test('the vector of a per-device MSI-X chip is its hwirq', () => {
     expect(line(' 30:          0        512  PCI-MSIX-0000:01:00.0   1-edge      virtio0-requests')).toMatchObject({
       irq: 30, counts: [0, 512], chip: 'PCI-MSIX-0000:01:00.0', hwirq: 1, flow: 'edge', actions: ['virtio0-requests'],
     });
