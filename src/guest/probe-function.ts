@@ -5,7 +5,7 @@ import { DeadlineError, UsageError } from '../errors.ts';
 import type { AccessWidth, ConfigWidth, PciAccess } from '../pci/access.ts';
 import { decodeMsixEntry, encodeMsixEntry, type MsixEntry } from '../pci/msix.ts';
 import { askScript, checkBdf, DMA_WRITE_BYTES, errnoNameOf, formatNumber, parseAnswer, parseCounts, parsePending, unexpected } from './probe-protocol.ts';
-import type { ProbeAnswer, VectorCount, VectorKind } from './probe-protocol.ts';
+import type { AnswerLength, ProbeAnswer, VectorCount, VectorKind } from './probe-protocol.ts';
 
 /** What the probe needs of a guest; Guest is one. */
 export interface ProbeGuest {
@@ -41,6 +41,8 @@ export interface DmaBuffer {
  */
 export class ProbedFunction implements PciAccess {
   readonly #guest: ProbeGuest;
+  /** As many as were last seen: how long a list of counts will be. */
+  #vectors = 0;
 
   constructor(
     guest: ProbeGuest,
@@ -88,6 +90,7 @@ export class ProbedFunction implements PciAccess {
   /** Allocate vectors and count on each. All or none: EOPNOTSUPP, ENOSPC or EBUSY else. INTx: see setAcknowledge. */
   async enableVectors({ kind, count = 1 }: { readonly kind: VectorKind; readonly count?: number }): Promise<VectorCount[]> {
     await this.#ask(`irq alloc ${kind} ${count}`);
+    this.#vectors = count;
     return this.counters();
   }
 
@@ -97,11 +100,13 @@ export class ProbedFunction implements PciAccess {
 
   /** The counts of all vectors, in their order. */
   async counters(): Promise<VectorCount[]> {
-    return parseCounts((await this.#ask('irq counts', 'many lines')).lines);
+    const counts = parseCounts((await this.#ask('irq counts', this.#vectors > 64 ? 'many lines' : 'some lines')).lines);
+    this.#vectors = counts.length;
+    return counts;
   }
 
   async counter(vector: number): Promise<VectorCount> {
-    const { lines } = await this.#ask(`irq counts ${vector} 1`, 'many lines');
+    const { lines } = await this.#ask(`irq counts ${vector} 1`, 'some lines');
     const [count] = parseCounts(lines);
     if (count === undefined) throw unexpected('irq counts', lines.join('\n'));
     return count;
@@ -205,7 +210,7 @@ export class ProbedFunction implements PciAccess {
     return BigInt(value);
   }
 
-  async #ask(command: string, answer: 'one line' | 'many lines' = 'one line'): Promise<ProbeAnswer> {
+  async #ask(command: string, answer: AnswerLength = 'one line'): Promise<ProbeAnswer> {
     const { stdout } = await this.#guest.shell.run(askScript(this.bdf, command, answer));
     return parseAnswer(this.bdf, command, stdout);
   }

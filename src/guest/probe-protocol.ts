@@ -76,13 +76,19 @@ export function formatNumber(value: number | bigint, what: string): string {
   return `0x${value.toString(16)}`;
 }
 
-/**
- * The shell line that asks one command. Where a one-line answer is due, the shell reads it itself: a
- * `cat` costs twenty times as much under TCG. An answer that unplugging cut short is none.
- */
-export function askScript(bdf: string, command: string, answer: 'one line' | 'many lines'): string {
-  const read = answer === 'one line' ? 'read -r answer <&3 && echo "$answer"' : 'cat <&3';
-  return `{ echo '${command}' >&3; ${read}; } 2>/dev/null 3<>${PROBE_DEBUGFS}/${checkBdf(bdf)}/ctl || echo 'err 19 ENODEV the probe is not bound to it'`;
+/** How long an answer is due: what reads it quickest. */
+export type AnswerLength = 'one line' | 'some lines' | 'many lines';
+
+/** The shell reads some lines itself, a byte a call: a `cat` costs ten times as much, until there are hundreds. */
+const READ_ANSWER: Readonly<Record<AnswerLength, string>> = {
+  'one line': 'read -r a <&3 && echo "$a"',
+  'some lines': 'l=; while read -r a <&3; do l=$a; echo "$a"; done; case $l in ok*|err*) ;; *) false ;; esac',
+  'many lines': 'cat <&3',
+};
+
+/** The shell line that asks one command. An answer that unplugging cut short is none: it ends with ENODEV. */
+export function askScript(bdf: string, command: string, answer: AnswerLength): string {
+  return `{ echo '${command}' >&3; ${READ_ANSWER[answer]}; } 2>/dev/null 3<>${PROBE_DEBUGFS}/${checkBdf(bdf)}/ctl || echo 'err 19 ENODEV the probe is not bound to it'`;
 }
 
 /**

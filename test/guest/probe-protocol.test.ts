@@ -128,7 +128,7 @@ describe('what is sent', () => {
     expect(formatNumber(0, 'value')).toBe('0x0');
   });
 
-  test.each(['one line', 'many lines'] as const)('without a ctl file the shell line for %s answers ENODEV and succeeds', (answer) => {
+  test.each(['one line', 'some lines', 'many lines'] as const)('without a ctl file the shell line for %s answers ENODEV and succeeds', (answer) => {
     const stdout = execFileSync('sh', ['-c', askScript('ffff:ff:1f.7', 'info', answer)], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] });
     expect(errnoNameOf(thrownBy(() => parseAnswer('ffff:ff:1f.7', 'info', stdout)))).toBe('ENODEV');
   });
