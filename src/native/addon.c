@@ -31,6 +31,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+enum { VERSION = 1 }; /* of the functions below; src/native/index.ts wants the same */
 enum { MAX_FDS = 253 }; /* SCM_MAX_FD of Linux's include/net/scm.h: descriptors in one message */
 
 struct instance;
@@ -504,5 +505,6 @@ NAPI_MODULE_INIT() {
     napi_create_function(env, functions[i].name, NAPI_AUTO_LENGTH, functions[i].function, NULL, &function);
     napi_set_named_property(env, exports, functions[i].name, function);
   }
+  napi_set_named_property(env, exports, "version", number(env, VERSION));
   return exports;
 }

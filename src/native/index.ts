@@ -11,6 +11,7 @@ import { EnvironmentError, SystemCallError } from '../errors.ts';
 
 /** The addon's exports. Each returns a result >= 0, or -errno. */
 interface Addon {
+  readonly version: number;
   unixSocket(path: string, listening: boolean): number;
   accept(fd: number): number;
   socketPair(out: Int32Array): number;
@@ -31,17 +32,23 @@ interface Addon {
   unpoll(id: number): number;
 }
 
+/** The addon's version that this file was written for: addon.c has the same. */
+const VERSION = 1;
+
 // src/native/index.ts and dist/native/index.js lie equally deep in the package.
 const ADDON = fileURLToPath(new URL('../../src/native/build/Release/rootport.node', import.meta.url));
 
 function load(): Addon {
   const hint = 'build it with `node src/native/install.mjs` in the rootport package (npm rebuild rootport); needs gcc, make and python3';
   if (!existsSync(ADDON)) throw new EnvironmentError(`the native addon is not built: no ${ADDON}`, { hint });
+  let loaded: Addon;
   try {
-    return createRequire(import.meta.url)(ADDON) as Addon;
+    loaded = createRequire(import.meta.url)(ADDON) as Addon;
   } catch (error) {
     throw new EnvironmentError(`the native addon does not load: ${String(error)}`, { hint, cause: error });
   }
+  if (loaded.version !== VERSION) throw new EnvironmentError(`the native addon was built from version ${loaded.version} of its source, not ${VERSION}`, { hint });
+  return loaded;
 }
 
 let loaded: Addon | undefined;

@@ -59,7 +59,8 @@ const built = spawnSync(
   { cwd: here, encoding: 'utf8', env: { ...process.env, CC: compiler, CXX: compiler, LINK: compiler } },
 );
 if (built.status !== 0) {
-  process.stderr.write(`${built.stdout ?? ''}${built.stderr ?? ''}`);
+  const said = `${built.stdout ?? ''}${built.stderr ?? ''}`.split('\n').filter((line) => !line.startsWith('gyp info'));
+  console.error(said.join('\n').trim());
   fail(
     built.error?.message ?? `node-gyp rebuild ${built.signal === null ? `exited with ${built.status}` : `was killed by ${built.signal}`}, see above`,
     headers === undefined
