@@ -184,6 +184,7 @@ export class Ring {
       usedAddress: translate('used ring', addresses.used),
       lastAvailIndex: this.#base,
       notify: () => this.#owner.called(this.index),
+      yieldTurn: () => void setImmediate(this.#process),
       onBroken: (error) => {
         if (this.#errorFd !== undefined) signalEventfd(this.#errorFd);
         this.#owner.broken(this.index, error);

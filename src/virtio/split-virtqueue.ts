@@ -33,9 +33,18 @@ export interface SplitVirtqueueOptions {
    * is to be marked as needing a reset.
    */
   readonly onBroken: (error: ProtocolError) => void;
+  /**
+   * Call the device again, soon but not now. A driver that fills the ring as fast as the device empties it
+   * would keep this thread for ever: every so often next() says that there is nothing, and calls this.
+   * Absent: it never does.
+   */
+  readonly yieldTurn?: () => void;
   /** Most descriptors in one chain, indirect ones included. The queue's size unless told (2.7.5.3.1). */
   readonly chainLimit?: number;
 }
+
+/** What next() gives before it yields: each request counts as one, and as one for each 4 KiB of it. */
+const TURN = 4096;
 
 /** A stretch of a region: words are indexed by byte offset / element size. */
 interface Part {
@@ -61,6 +70,8 @@ export class SplitVirtqueue implements Virtqueue {
   #lastAvail: number;
   #knownAvail: number;
   #usedIndex = 0;
+  /** How much of this turn is used up. */
+  #turn = 0;
   #taken = 0;
   #completed = 0;
   #notified = 0;
@@ -121,7 +132,15 @@ export class SplitVirtqueue implements Virtqueue {
 
   next(): DescriptorChain | undefined {
     if (this.#broken !== undefined || this.#stopped) return undefined;
-    if (this.#lastAvail === this.#knownAvail && !this.#look()) return undefined;
+    if (this.#lastAvail === this.#knownAvail && !this.#look()) {
+      this.#turn = 0;
+      return undefined;
+    }
+    if (this.#turn >= TURN && this.#options.yieldTurn !== undefined) {
+      this.#turn = 0;
+      this.#options.yieldTurn();
+      return undefined;
+    }
     const head = this.#avail16[this.#availAt + 2 + (this.#lastAvail & this.#mask)];
     if (head >= this.size) return this.#fail(`the avail ring names descriptor ${head} of ${this.size}`);
     const chain = this.#chains[head] ??= new BufferChain(head);
@@ -131,6 +150,7 @@ export class SplitVirtqueue implements Virtqueue {
     if (wrong !== undefined) return this.#fail(wrong);
     this.#lastAvail = (this.#lastAvail + 1) & 0xffff;
     this.#taken += 1;
+    this.#turn += 1 + (chain.readableBytes + chain.writableBytes) / 4096;
     chain.inFlight = true;
     return chain;
   }

@@ -43,7 +43,10 @@ export interface Virtqueue {
   readonly counts: QueueCounts;
   /** Why the queue is broken, or undefined. A broken queue gives no requests and completes none. */
   readonly broken: ProtocolError | undefined;
-  /** The next request, or undefined when none waits, or the queue is broken or stopped. Never throws. */
+  /**
+   * The next request, or undefined when none waits, when the queue is broken or stopped, or when others
+   * are to have a turn (the device is then called again by itself). Never throws.
+   */
   next(): DescriptorChain | undefined;
   /**
    * Give a request back to the driver, in any order, with the number of bytes written to its writable

@@ -5,6 +5,7 @@ import type { ProtocolError } from '../../src/errors.ts';
 import type { GuestAddress } from '../../src/virtio/guest-memory.ts';
 import { needEvent, splitRingParts, virtqDesc } from '../../src/virtio/split-ring.ts';
 import { SplitVirtqueue } from '../../src/virtio/split-virtqueue.ts';
+import type { SplitVirtqueueOptions } from '../../src/virtio/split-virtqueue.ts';
 import { PlainMemory } from './plain-memory.ts';
 
 export interface MockDriverOptions {
@@ -81,7 +82,7 @@ export class MockDriver {
   }
 
   /** The device's end of this ring. */
-  queue(overrides: { lastAvailIndex?: number; chainLimit?: number } = {}): SplitVirtqueue {
+  queue({ lastAvailIndex, ...further }: Pick<Partial<SplitVirtqueueOptions>, 'lastAvailIndex' | 'chainLimit' | 'yieldTurn'> = {}): SplitVirtqueue {
     return new SplitVirtqueue({
       memory: this.memory,
       size: this.size,
@@ -90,10 +91,10 @@ export class MockDriver {
       usedAddress: this.used as GuestAddress,
       eventIdx: this.#options.eventIdx ?? false,
       indirect: this.#options.indirect ?? false,
-      lastAvailIndex: overrides.lastAvailIndex ?? this.#options.startIndex ?? 0,
+      lastAvailIndex: lastAvailIndex ?? this.#options.startIndex ?? 0,
       notify: () => { this.interrupts += 1; },
       onBroken: (error) => this.failures.push(error),
-      ...(overrides.chainLimit === undefined ? {} : { chainLimit: overrides.chainLimit }),
+      ...further,
     });
   }
 

@@ -197,6 +197,37 @@ describe('notifications', () => {
   });
 });
 
+describe('a driver that fills the ring as fast as it is emptied', () => {
+  function flood(lengthBytes: number, withYield: boolean): { taken: number; yields: number } {
+    const driver = new MockDriver({ size: 4 });
+    driver.descriptor(0, { addr: driver.arena, len: lengthBytes });
+    let yields = 0;
+    const queue = driver.queue(withYield ? { yieldTurn: () => { yields += 1; } } : {});
+    let taken = 0;
+    for (driver.publish([0]); taken < 10_000; taken += 1) {
+      const chain = queue.next();
+      if (chain === undefined) break;
+      queue.complete(chain, 0);
+      driver.publish([0]);
+    }
+    expect(queue.broken).toBeUndefined();
+    if (withYield) expect(queue.next()).toBeDefined(); // the next turn goes on where this one ended
+    return { taken, yields };
+  }
+
+  test('is left waiting after a turn, which large requests make shorter', () => {
+    const small = flood(16, true);
+    expect(small.yields).toBe(1);
+    expect(small.taken).toBeGreaterThan(1000);
+    expect(small.taken).toBeLessThanOrEqual(4096);
+    expect(flood(512 * 1024, true)).toEqual({ taken: Math.ceil(4096 / 129), yields: 1 });
+  });
+
+  test('is served for ever when nobody else wants a turn', () => {
+    expect(flood(16, false)).toEqual({ taken: 10_000, yields: 0 });
+  });
+});
+
 describe('putBack', () => {
   test('undoes next(): a later queue takes the same requests in the same order', () => {
     const driver = new MockDriver();
