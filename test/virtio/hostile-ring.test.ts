@@ -315,6 +315,6 @@ describe('any ring whatever', () => {
         expect(driver.failures.every((error) => error instanceof ProtocolError)).toBe(true);
         expect(driver.failures.length).toBeLessThanOrEqual(1);
       },
-    ), { numRuns: 400 });
+    ), { numRuns: 200 });
   });
 });
