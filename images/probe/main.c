@@ -34,6 +34,7 @@ static int rpp_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	fn->enable_error = pci_enable_device(pdev);
 	if (!fn->enable_error)
 		pci_set_master(pdev);
+	pci_save_state(pdev);	/* for slot_reset */
 	pci_set_drvdata(pdev, fn);
 
 	fn->dir = debugfs_create_dir(pci_name(pdev), root);
