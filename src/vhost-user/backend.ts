@@ -117,7 +117,10 @@ export class VhostUserBackend {
     this.#fired[queueIndex] = (this.#fired[queueIndex] ?? 0) + 1;
   }
 
-  /** The device's config space changed: have the driver told. UsageError when nobody listens. */
+  /**
+   * The device's config space changed: have the driver told. UsageError when nobody listens. QEMU reads it
+   * again; 7.2's vhost-user-blk interrupts the driver only when the capacity is another than before.
+   */
   configChanged(): void {
     if (this.#session?.configChanged() !== true) throw new UsageError('vhost-user: a config change, and no front end that listens for it');
     this.#configChanges += 1;

@@ -226,6 +226,7 @@ export class Session implements RingOwner {
     SET_STATUS: async ({ payload }) => {
       this.#status = Number(payload & 0xffn);
       if (this.#status !== 0) return;
+      // QEMU says so when it stops the machine too, and 7.2 before it asks for the rings' bases: they are kept.
       await this.#stopRings('a status of 0');
       this.device.reset?.();
     },
