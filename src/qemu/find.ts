@@ -26,13 +26,7 @@ export function qemuNames(): string[] {
 
 /** `'host'`, a tree's version (`'10.0'`), a path, or undefined: the host's if it is new enough, else a tree. */
 export async function resolveQemu(choice: string | undefined, progress: Progress): Promise<Qemu> {
-  const { oldest, default: fallback } = JSON.parse(readFileSync(packageFile('qemu/versions.json'), 'utf8')) as
-    { oldest: string; default: string };
-  if (choice === undefined) {
-    const path = onPath(PROGRAM);
-    const host = path === undefined ? undefined : await byPath(path, 'the host\'s').catch(() => undefined);
-    return host !== undefined && atLeast(host, oldest) ? host : byTree(fallback, progress);
-  }
+  if (choice === undefined) return resolveQemu(await defaultQemu(), progress);
   if (choice === 'host') {
     const path = onPath(PROGRAM);
     if (path === undefined) {
@@ -50,6 +44,15 @@ export async function resolveQemu(choice: string | undefined, progress: Progress
   throw new UsageError(`there is no QEMU named ${JSON.stringify(choice)}`, {
     hint: `give 'host', a path, or one of ${qemuNames().join(', ')}`,
   });
+}
+
+/** What is taken when nothing is asked for: `'host'`, or a tree's version. Downloads nothing. */
+export async function defaultQemu(): Promise<string> {
+  const { oldest, default: fallback } = JSON.parse(readFileSync(packageFile('qemu/versions.json'), 'utf8')) as
+    { oldest: string; default: string };
+  const path = onPath(PROGRAM);
+  const host = path === undefined ? undefined : await byPath(path, 'the host\'s').catch(() => undefined);
+  return host !== undefined && atLeast(host, oldest) ? 'host' : fallback;
 }
 
 function atLeast(qemu: Qemu, version: string): boolean {

@@ -1,0 +1,100 @@
+// Devices by name, as `rootport shell virtio-blk:queues=4,capacity=64M` takes them.
+import { edu } from '../devices/edu/index.ts';
+import { ivshmem } from '../devices/ivshmem/index.ts';
+import { virtioBlk } from '../devices/virtio-blk/index.ts';
+import { virtioRng } from '../devices/virtio-rng/index.ts';
+import { UsageError } from '../errors.ts';
+import type { Device } from '../qemu/attachment.ts';
+
+type Kind = 'number' | 'size' | 'text' | 'flag';
+/** Values by name of the option that this catalogue's reader takes them from. */
+type Values = Readonly<Record<string, string | undefined>>;
+
+interface CatalogueEntry {
+  readonly summary: string;
+  readonly options: Readonly<Record<string, Kind>>;
+  make(values: Values): Device;
+}
+
+export const DEVICES: Readonly<Record<string, CatalogueEntry>> = {
+  'edu': {
+    summary: 'QEMU\'s educational device: 1234:11e8, one BAR, INTx or one MSI vector, DMA',
+    options: {},
+    make: () => edu(),
+  },
+  'ivshmem': {
+    summary: 'shared memory, doorbells and MSI-X vectors: 1af4:1110',
+    options: { vectors: 'number', shared: 'size' },
+    make: (values) => ivshmem({ ...set('vectors', number(values['vectors'])), ...set('sharedBytes', size(values['shared'])) }),
+  },
+  'virtio-blk': {
+    summary: 'a disk over vhost-user, in memory unless it has a file; 64 MiB unless told',
+    options: { 'queues': 'number', 'capacity': 'size', 'file': 'text', 'readonly': 'flag', 'serial': 'text', 'latency-ms': 'number', 'queue-size': 'number' },
+    make: (values) => virtioBlk({
+      ...set('queues', number(values['queues'])),
+      ...set('capacityBytes', size(values['capacity']) ?? (values['file'] === undefined ? 64 * 2 ** 20 : undefined)),
+      ...set('file', values['file']),
+      ...set('readOnly', flag(values['readonly'])),
+      ...set('serial', values['serial']),
+      ...set('latencyMs', number(values['latency-ms'])),
+      ...set('queueSize', number(values['queue-size'])),
+    }),
+  },
+  'virtio-rng': {
+    summary: 'entropy over vhost-user, from the host',
+    options: { 'latency-ms': 'number' },
+    make: (values) => virtioRng({ ...set('latencyMs', number(values['latency-ms'])) }),
+  },
+};
+
+/** `name`, or `name:option=value,option=value`. Throws UsageError for what there is not. */
+export function deviceByName(text: string): Device {
+  const [name = '', ...rest] = text.split(':');
+  const entry = Object.hasOwn(DEVICES, name) ? DEVICES[name] : undefined;
+  if (entry === undefined) {
+    throw new UsageError(`there is no device named ${JSON.stringify(name)}`, { hint: `the devices are ${Object.keys(DEVICES).join(', ')}` });
+  }
+  const values: Record<string, string> = {};
+  for (const pair of rest.join(':').split(',').filter((one) => one !== '')) {
+    const [option = '', ...value] = pair.split('=');
+    const kind = Object.hasOwn(entry.options, option) ? entry.options[option] : undefined;
+    if (kind === undefined) {
+      const known = Object.keys(entry.options);
+      throw new UsageError(`${name} has no option ${JSON.stringify(option)}`, { hint: known.length === 0 ? 'it has none' : `its options are ${known.join(', ')}` });
+    }
+    values[option] = checked(`${name}: ${option}`, kind, value.length === 0 && kind === 'flag' ? 'on' : value.join('='));
+  }
+  return entry.make(values);
+}
+
+const PATTERNS: Readonly<Record<Kind, { pattern: RegExp; form: string }>> = {
+  number: { pattern: /^\d+$/, form: 'a number, such as 4' },
+  size: { pattern: /^\d+[kMG]?$/, form: 'a size in bytes, or with k, M or G (powers of 1024), such as 64M' },
+  text: { pattern: /./s, form: 'a text' },
+  flag: { pattern: /^(on|off)$/, form: 'on or off' },
+};
+
+function checked(what: string, kind: Kind, text: string): string {
+  const { pattern, form } = PATTERNS[kind];
+  if (!pattern.test(text)) throw new UsageError(`${what}: ${JSON.stringify(text)} is not ${form}`);
+  return text;
+}
+
+function number(text: string | undefined): number | undefined {
+  return text === undefined ? undefined : Number(text);
+}
+
+function size(text: string | undefined): number | undefined {
+  if (text === undefined) return undefined;
+  const unit = { k: 2 ** 10, M: 2 ** 20, G: 2 ** 30 }[text.at(-1) ?? ''];
+  return unit === undefined ? Number(text) : Number(text.slice(0, -1)) * unit;
+}
+
+function flag(text: string | undefined): boolean | undefined {
+  return text === undefined ? undefined : text === 'on';
+}
+
+/** `{ name: value }`, or nothing for undefined: an option that is absent is not one that is undefined. */
+function set<K extends string, T>(name: K, value: T | undefined): Partial<Record<K, T>> {
+  return value === undefined ? {} : { [name]: value } as Record<K, T>;
+}

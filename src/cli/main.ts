@@ -1,0 +1,7 @@
+#!/usr/bin/env node
+// The bin of the package: `rootport`. Commands are one file each; program.ts puts them together.
+import { catchInterrupts } from './interrupts.ts';
+import { main } from './program.ts';
+
+catchInterrupts();
+process.exitCode = await main(process.argv.slice(2));

@@ -1,0 +1,112 @@
+// `rootport run`: the driver suites, against a real guest. Says first which machine it would boot and why;
+// what the cache lacks is fetched then, visibly, before any test's clock runs.
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { type Command, InvalidArgumentError } from 'commander';
+import { ProtocolError, UsageError } from '../errors.ts';
+import { cacheRoot } from '../packages/index.ts';
+import { EXIT, EXIT_CODES_HELP } from './exit-codes.ts';
+import { listSuites, runJest } from './jest-child.ts';
+import { addMachineOptions, bootOptions, machineEnv, type MachineOptions } from './machine-options.ts';
+import { machineLine, prepare } from './preparation.ts';
+import { readResults, tally, worst, type RunResult } from './run-results.ts';
+import { findProject, type SuiteProject } from './suite-project.ts';
+import { selectSuites, suiteName } from './suite-selection.ts';
+import { wholeNumber } from './whole-number.ts';
+
+interface RunOptions extends MachineOptions {
+  readonly repeat: number;
+  readonly testNamePattern?: string;
+  readonly workers?: string;
+}
+
+export function addRun(program: Command): void {
+  addMachineOptions(program.command('run'))
+    .description('run driver suites against a real guest')
+    .argument('[suites...]', 'names (a folder under suites/) or paths; all of them by default')
+    .option('--repeat <n>', 'run n times, to the end whatever fails, and tally', wholeNumber, 1)
+    .option('-t, --test-name-pattern <pattern>', 'only tests whose name matches')
+    .option('--workers <n>', 'test files at a time, a number or a percentage of the CPUs', workers)
+    .addHelpText('after', [
+      '', 'In a project whose Jest configuration has preset \'rootport\', its suites are run; else this package\'s own.',
+      EXIT_CODES_HELP, '', 'Examples:', '  rootport run', '  rootport run msix hotplug --repeat 10 --kernel 6.12', '  rootport run suites/my-driver -t unplug', '',
+    ].join('\n'))
+    .action(async (names: string[], options: RunOptions) => {
+      process.exitCode = await run(names, options);
+    });
+}
+
+function workers(text: string): string {
+  if (!/^[1-9]\d*%?$/.test(text)) throw new InvalidArgumentError('It is neither a number from 1 nor a percentage.');
+  return text;
+}
+
+async function run(names: readonly string[], options: RunOptions): Promise<number> {
+  checkPattern(options.testNamePattern);
+  const project = await findProject(process.cwd());
+  const files = selectSuites(names, await listSuites(project), { root: project.root, cwd: process.cwd() });
+  const { parts, wasReady } = await prepare(bootOptions(options));
+  say(machineLine(parts));
+  if (wasReady) say(`cache: ${cacheRoot()} has everything, nothing was downloaded`);
+  return repeat(project, files, options);
+}
+
+function checkPattern(pattern: string | undefined): void {
+  try {
+    new RegExp(pattern ?? '');
+  } catch (cause) {
+    throw new UsageError(`-t: ${(cause as Error).message}`, { cause });
+  }
+}
+
+async function repeat(project: SuiteProject, files: readonly string[], options: RunOptions): Promise<number> {
+  const directory = await mkdtemp(join(tmpdir(), 'rootport-results-'));
+  const runs: RunResult[] = [];
+  try {
+    for (let index = 1; index <= options.repeat; index += 1) {
+      const path = join(directory, `${index}.json`);
+      const beganAt = performance.now();
+      const exitCode = await runJest(project, jestArgs(files, options, path), machineEnv(options));
+      const result = await readResults(path);
+      if (result === undefined) throw new ProtocolError(`Jest exited with ${exitCode} before it had results`);
+      if (result.suites.size === 0) {
+        throw new UsageError('no test was run', { hint: options.testNamePattern === undefined ? 'all of them are skipped' : `no name matches ${options.testNamePattern}` });
+      }
+      runs.push(exitCode !== 0 && worst(result.suites.values()) === 'passed' ? { suites: allFailed(result) } : result);
+      if (options.repeat > 1) say(`run ${index} of ${options.repeat}: ${worst(runs.at(-1)?.suites.values() ?? [])}, ${Math.round((performance.now() - beganAt) / 1000)} s`);
+    }
+  } finally {
+    await rm(directory, { recursive: true, force: true });
+  }
+  if (options.repeat > 1) say(`${options.repeat} runs:\n${tally(runs, (file) => suiteName(file, project.root))}`);
+  return exitCodeOfRuns(runs);
+}
+
+function jestArgs(files: readonly string[], { testNamePattern, workers: atOnce }: RunOptions, outputFile: string): string[] {
+  return [
+    '--json', `--outputFile=${outputFile}`,
+    ...(testNamePattern === undefined ? [] : [`--testNamePattern=${testNamePattern}`]),
+    ...(atOnce === undefined ? [] : [`--maxWorkers=${atOnce}`]),
+    '--runTestsByPath', ...files,
+  ];
+}
+
+/** Jest can fail without a failed test (a coverage threshold, a tear-down): no suite is to be called passed. */
+function allFailed({ suites }: RunResult): RunResult['suites'] {
+  return new Map([...suites.keys()].map((file) => [file, 'failed']));
+}
+
+function exitCodeOfRuns(runs: readonly RunResult[]): number {
+  switch (worst(runs.flatMap(({ suites }) => [...suites.values()]))) {
+    case 'passed': return EXIT.passed;
+    case 'failed': return EXIT.failed;
+    case 'environment':
+      process.stderr.write('error: every failure above is the host\'s: it lacks something\n  hint: rootport doctor tells what\n');
+      return EXIT.environment;
+  }
+}
+
+function say(text: string): void {
+  process.stdout.write(`${text}\n`);
+}

@@ -1,0 +1,68 @@
+// `rootport shell`: a guest with the devices named, and a shell in it; the exit code is the shell's.
+import type { Command } from 'commander';
+import { MachineExitError } from '../errors.ts';
+import { boot } from '../machine/boot.ts';
+import type { Machine } from '../machine/machine.ts';
+import { terminalProgress } from '../packages/index.ts';
+import type { Device } from '../qemu/attachment.ts';
+import { q35 } from '../qemu/preset.ts';
+import { deviceByName, DEVICES } from './device-catalogue.ts';
+import { EXIT, EXIT_CODES_HELP } from './exit-codes.ts';
+import { onInterrupt } from './interrupts.ts';
+import { addMachineOptions, bootOptions, type MachineOptions } from './machine-options.ts';
+import { remoteShell } from './remote-shell.ts';
+
+const PORTS_LEAST = 4;
+
+export function addShell(program: Command): void {
+  addMachineOptions(program.command('shell'))
+    .description('boot a guest, plug devices into it, and open a shell there')
+    .argument('[devices...]', `${Object.keys(DEVICES).join(', ')}; options as name:option=value,option=value`)
+    .addHelpText('after', [
+      '', 'Devices:',
+      ...Object.entries(DEVICES).map(([name, { summary, options }]) =>
+        `  ${name.padEnd(11)} ${summary}${Object.keys(options).length === 0 ? '' : `\n${' '.repeat(14)}options: ${Object.keys(options).join(', ')}`}`),
+      '', 'On a terminal the shell is interactive; else it runs the commands on standard input. Its exit code is',
+      'rootport\'s; the machine and its disks in memory end with it.', EXIT_CODES_HELP,
+      '', 'Examples:', '  rootport shell edu virtio-blk:queues=4,capacity=64M', '  echo "lspci -nn" | rootport shell edu', '',
+    ].join('\n'))
+    .action(async (names: string[], options: MachineOptions) => {
+      const devices = names.map((name) => ({ name, device: deviceByName(name) }));
+      process.exitCode = await shell(devices, options);
+    });
+}
+
+async function shell(devices: readonly { name: string; device: Device }[], options: MachineOptions): Promise<number> {
+  const say = (line: string): void => { process.stderr.write(`${line}\n`); };
+  const progress = terminalProgress();
+  const machine = await boot({ ...bootOptions(options), machine: q35({ ports: Math.max(PORTS_LEAST, devices.length) }), progress });
+  const forget = onInterrupt(() => machine.close());
+  try {
+    say(`machine: ${machine.description}`);
+    for (const { name, device } of devices) {
+      const fn = await machine.plug(device);
+      say(`${fn.bdf}  ${name} in ${fn.port}${await driverNote(fn.driver())}`);
+    }
+    return await session(machine, say);
+  } finally {
+    await machine.close();
+    forget();
+  }
+}
+
+async function driverNote(driver: Promise<string | undefined>): Promise<string> {
+  const name = await driver;
+  return name === undefined ? ', no driver' : `, driver ${name}`;
+}
+
+/** A guest that powered itself off ended the session, and well. */
+async function session(machine: Machine, say: (line: string) => void): Promise<number> {
+  if (process.stdin.isTTY) say('exit or Ctrl-D ends the machine');
+  try {
+    return await remoteShell(machine);
+  } catch (error) {
+    if (!(error instanceof MachineExitError) || error.exitCode !== 0) throw error;
+    say('the guest powered off');
+    return EXIT.passed;
+  }
+}
