@@ -1,5 +1,6 @@
 // Unplug, and what every side still shows of the function afterwards.
 import { DeadlineError, QmpError } from '../errors.ts';
+import { closeFd, createEventfd } from '../native/index.ts';
 import { findByQdevId, type QueryPciBus } from '../pci/query-pci.ts';
 import type { Machine } from './machine.ts';
 import type { PciFunction } from './pci-function.ts';
@@ -55,6 +56,7 @@ export async function unplugDevice(
     });
   }
   const deletedAfterMs = performance.now() - beganAt;
+  if (attachment.danglingFds !== undefined) await fillDescriptors(machine, attachment.danglingFds);
   for (const chardev of attachment.chardevs) await removeChardev(machine, chardev.id, timeoutMs);
   await guest.until(`[ ! -e ${fn.sysfs} ]`, `the guest to drop ${fn.sysfs}`, timeoutMs);
   const removals = traced ? (await readRemovals(guest.shell)).slice(before) : [];
@@ -66,6 +68,20 @@ export async function unplugDevice(
     removeReturned: driver === undefined ? 'no driver' : traced ? removals.some((one) => one.bdf === fn.bdf && one.returned) : 'no witness',
     leftovers: await leftovers(machine, plugged, fn, irqs),
   };
+}
+
+/**
+ * Give QEMU descriptors that never become ready, for the lowest numbers that are free: a handler that was
+ * left on one of them then never runs. Seen on 10.0: without this, a vhost-user device whose eventfds get
+ * such numbers ends QEMU with SIGSEGV.
+ */
+async function fillDescriptors(machine: Machine, count: number): Promise<void> {
+  const idle = createEventfd();
+  try {
+    for (let i = 0; i < count; i += 1) await machine.qmp.execute('add-fd', {}, { fds: [idle] });
+  } finally {
+    closeFd(idle);
+  }
 }
 
 /** The front end lets go of its chardev a moment after DEVICE_DELETED. */

@@ -38,6 +38,11 @@ export interface Attachment {
   readonly witness?: FireWitness;
   /** Resolves when QEMU has been handed everything by the back end; awaited after `device_add`. */
   ready?(options: { timeoutMs: number; signal: AbortSignal }): Promise<void>;
+  /**
+   * How many descriptors QEMU closes at the unplug while it still has handlers on their numbers (a bug of
+   * its ivshmem): the machine fills those numbers again, lest the next device's descriptors get them.
+   */
+  readonly danglingFds?: number;
   /** Stop firing, before `device_del` (FACTS: ivshmem under fire crashes QEMU). */
   quiesce?(): Promise<void>;
   /** QEMU let go of it, or is gone: close sockets, unmap, drain. Idempotent, never rejects for a dead peer. */

@@ -3,6 +3,7 @@
 // It does not start QEMU, open sockets, pass fds, or use out-of-band commands.
 import type { Duplex } from 'node:stream';
 import { ProtocolError, QmpError, UsageError } from '../errors.ts';
+import { sendMessage } from '../native/index.ts';
 import { within } from '../wait.ts';
 import { QmpEvents } from './events.ts';
 import type { ExpectEventOptions, QmpEventRecord } from './events.ts';
@@ -25,6 +26,8 @@ export interface QmpConnectOptions {
 export interface ExecuteOptions {
   readonly timeoutMs?: number;
   readonly signal?: AbortSignal | undefined;
+  /** Descriptors to pass along (`add-fd`, `getfd`). The stream must be a Unix socket of this process. */
+  readonly fds?: readonly number[];
 }
 
 interface PendingCommand {
@@ -111,7 +114,8 @@ export class QmpClient {
     const answer = new Promise<unknown>((resolve, reject) => {
       this.#commands.set(id, { command: message, resolve, reject });
     });
-    this.#stream.write(line);
+    if (options.fds === undefined) this.#stream.write(line);
+    else sendWithFds(this.#stream, line, options.fds);
     try {
       return (await within(answer, {
         timeoutMs: options.timeoutMs ?? this.#options.timeoutMs,
@@ -246,4 +250,12 @@ function lineOf(message: QmpCommand): string {
 function summaryOf({ execute, arguments: args }: QmpCommand): string {
   const line = execute === 'human-monitor-command' ? args?.['command-line'] : undefined;
   return typeof line === 'string' ? `${execute} "${line}"` : execute;
+}
+
+/** Node cannot send descriptors: written to the socket itself, after what Node has written already. */
+function sendWithFds(stream: Duplex, line: string, fds: readonly number[]): void {
+  const { _handle: handle } = stream as unknown as { _handle?: { fd?: number } };
+  if (handle?.fd === undefined || handle.fd < 0) throw new UsageError('descriptors can be passed over a Unix socket only');
+  if (stream.writableLength > 0) throw new UsageError('descriptors cannot be passed while earlier commands are still being written');
+  sendMessage(handle.fd, Buffer.from(line), fds);
 }

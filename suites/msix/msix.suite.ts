@@ -1,7 +1,7 @@
 // MSI-X, from the device that fires to the handler that counts: ivshmem-doorbell with 16 vectors through
 // the probe, and virtio-blk with a queue for each CPU through its in-tree driver.
 // FACTS of eventfds: fires closer than 1 ms may merge, so exact counts are asked of acknowledged fires.
-import { beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
+import { afterEach, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
 import { ivshmem, q35, virtioBlk, type Ivshmem, type PciFunction, type ProbedFunction, type VirtioBlk } from 'rootport';
 import { useMachine } from 'rootport/jest';
 
@@ -16,10 +16,8 @@ describe('ivshmem with 16 vectors', () => {
     fn = await vm.plug(device);
     probe = await vm.probe(fn);
   });
-  beforeEach(async () => {
-    await probe.disableVectors();
-    await probe.enableVectors({ kind: 'msix', count: VECTORS });
-  });
+  beforeEach(() => probe.enableVectors({ kind: 'msix', count: VECTORS }));
+  afterEach(() => probe.disableVectors());
 
   const counts = async (): Promise<number[]> => (await probe.counters()).map((one) => one.count);
   /** Fire and wait for the handler, so that no two fires merge. */
