@@ -52,7 +52,6 @@ function isAmong(trouble: Error, errors: readonly unknown[]): boolean {
 
 function leftPlugged(error: DeadlineError): DeadlineError {
   return new DeadlineError(error.waitedFor, error.timeoutMs, {
-    cause: error,
     hint: 'the test ended with a device plugged that could not be unplugged: release what its back end holds, or unplug it in the test',
     ...(error.context === undefined ? {} : { context: error.context }),
   });

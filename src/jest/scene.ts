@@ -1,7 +1,7 @@
 // The scene of a test on a machine: where its logs stood when the test began, and, when it failed, what the
 // machine did since, put into the error's text where every reporter shows it.
 import { RootportError } from '../errors.ts';
-import type { Machine } from '../machine/machine.ts';
+import { Machine } from '../machine/machine.ts';
 import type { Plugged } from '../machine/plugged.ts';
 import type { TestRecord } from './current-test.ts';
 
@@ -17,14 +17,17 @@ export interface TestStart {
 }
 
 const LOG_LINES_MAX = 60;
-const starts = new WeakMap<Machine, TestStart>();
+/** By its innards: `vm` of useMachine stands for a machine and is not the same object. */
+const starts = new WeakMap<object, TestStart>();
+const machines = new WeakMap<object, Machine>();
 let marks = 0;
 
 /** A test begins on this machine. */
 export async function beginTest(machine: Machine, name: string): Promise<void> {
   const mark = `rootport: test ${++marks}: ${name.replace(/[^\x20-\x7e]/g, '?').replaceAll('\'', '').slice(0, 160)}`;
   await machine.guest.shell.run(`echo '${mark}' >/dev/kmsg`);
-  starts.set(machine, {
+  machines.set(machine.guest, machine);
+  starts.set(machine.innards, {
     plugged: new Set(machine.innards.plugged),
     mark,
     consoleLine: machine.console.mark(),
@@ -35,26 +38,34 @@ export async function beginTest(machine: Machine, name: string): Promise<void> {
 
 /** Where the running test began on this machine; undefined when none did. */
 export function testStart(machine: Machine): TestStart | undefined {
-  return starts.get(machine);
+  return starts.get(machine.innards);
 }
 
-/**
- * The kernel's messages since the test began: its ring buffer, or, when the guest no longer answers, the
- * lines that reached the console.
- */
-export async function kernelLogOfTest(machine: Machine): Promise<string[]> {
-  const start = starts.get(machine);
-  if (!machine.signal.aborted) {
-    try {
-      const { stdout } = await machine.guest.shell.run('dmesg', { timeoutMs: 5000 });
-      const lines = stdout.trimEnd().split('\n');
-      const at = start === undefined ? -1 : lines.findLastIndex((line) => line.endsWith(start.mark));
-      return lines.slice(at + 1);
-    } catch {
-      // The console is what there is.
-    }
+/** The machine of a Machine, of what useMachine returned, or of a guest on which a test began. */
+export function machineOf(received: unknown): Machine | undefined {
+  if (received instanceof Machine) return received;
+  return typeof received === 'object' && received !== null ? machines.get(received) : undefined;
+}
+
+/** The kernel's ring buffer since the test began, or whole; undefined when the guest no longer answers. */
+export async function kernelLogSince(machine: Machine, since: 'test' | 'boot'): Promise<string[] | undefined> {
+  if (machine.signal.aborted) return undefined;
+  try {
+    const { stdout } = await machine.guest.shell.run('dmesg', { timeoutMs: 5000 });
+    const lines = stdout.trimEnd().split('\n');
+    const mark = since === 'test' ? testStart(machine)?.mark : undefined;
+    return mark === undefined ? lines : lines.slice(lines.findLastIndex((line) => line.endsWith(mark)) + 1);
+  } catch (error) {
+    if (error instanceof RootportError) return undefined;
+    throw error;
   }
-  return machine.console.lines.filter(({ number }) => number >= (start?.consoleLine ?? 0)).map(({ text }) => text);
+}
+
+/** The ring buffer, or, when the guest does not answer, the lines that reached the console. */
+async function kernelLogOfTest(machine: Machine): Promise<string[]> {
+  const from = testStart(machine)?.consoleLine ?? 0;
+  return await kernelLogSince(machine, 'test') ??
+    machine.console.lines.filter(({ number }) => number >= from).map(({ text }) => text);
 }
 
 /** Put the machine's side of a failed test into its errors. Nothing for a test without errors. */
@@ -63,20 +74,15 @@ export async function tellScene(machine: Machine, record: TestRecord | undefined
   const [first] = errors;
   if (first === undefined) return;
   const withContext = first instanceof RootportError && first.context !== undefined;
-  const device = machine.deviceLog.slice(starts.get(machine)?.deviceLogLines ?? 0);
+  const device = machine.deviceLog.slice(testStart(machine)?.deviceLogLines ?? 0);
   const parts = [
     `machine: ${machine.description}`,
     ...(withContext ? [] : [`repro: ${machine.repro}`]),
     ...section('kernel log of this test', await kernelLogOfTest(machine)),
     ...section('log of the devices\' back ends', device),
-    ...(withContext ? [] : section('QEMU\'s stderr', machine.innards.process.stderr.split('\n').filter((line) => !isTrace(line)))),
+    ...(withContext ? [] : section('QEMU\'s stderr', machine.innards.process.stderr.split('\n').filter((line) => line !== ''))),
   ];
   addToStack(first, `\n\n${parts.join('\n')}`);
-}
-
-/** A line of QEMU's trace log, which the interrupt witness reads and nobody else wants to. */
-function isTrace(line: string): boolean {
-  return line === '' || /^(?:\d+@\d+\.\d+:)?apic_deliver_irq /.test(line);
 }
 
 function section(title: string, lines: readonly string[]): string[] {

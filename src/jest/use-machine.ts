@@ -5,8 +5,11 @@ import { afterAll, afterEach, beforeAll, beforeEach } from '@jest/globals';
 import { UsageError } from '../errors.ts';
 import { boot } from '../machine/boot.ts';
 import { defaultOptions } from '../machine/default-options.ts';
+import { startInterruptTrace } from '../machine/interrupt-trace.ts';
+import { markInterrupts, type InterruptMark } from '../machine/interrupt-witnesses.ts';
 import type { Machine } from '../machine/machine.ts';
 import type { BootOptions } from '../machine/options.ts';
+import type { PciFunction } from '../machine/pci-function.ts';
 import { terminalProgress } from '../packages/index.ts';
 import { currentTest } from './current-test.ts';
 import { beginTest, tellScene } from './scene.ts';
@@ -19,13 +22,15 @@ export interface UseMachineOptions extends BootOptions {
   readonly afterBoot?: (machine: Machine) => Promise<void>;
 }
 
-/** The running machine, under a name that a file's tests share; and `fresh`. */
+/** The running machine, under a name that a file's tests share; and more. */
 export type TestMachine = Omit<Machine, 'close'> & {
   /**
    * Another machine, for this test alone: the file's options with these over them. Closed after the test.
    * Give it a device object that is not plugged elsewhere.
    */
   fresh(options?: BootOptions): Promise<Machine>;
+  /** Where the interrupt counts of a function stand, to count from here: `toHaveDelivered({ since })`. */
+  mark(fn: PciFunction): Promise<InterruptMark>;
 };
 
 // Only above everything that happens in a hook: a boot has a deadline of its own (BootOptions.timeoutMs)
@@ -57,6 +62,7 @@ export function useMachine({ fresh = 'file', afterBoot, ...given }: UseMachineOp
   const start = async (): Promise<void> => {
     const one = await boot(options);
     try {
+      await startInterruptTrace(one);
       await afterBoot?.(one);
     } catch (error) {
       await one.close();
@@ -93,13 +99,15 @@ export function useMachine({ fresh = 'file', afterBoot, ...given }: UseMachineOp
   }, HOOK_TIMEOUT_MS);
   afterAll(stop, HOOK_TIMEOUT_MS);
 
-  const additions: Pick<TestMachine, 'fresh'> = {
+  const additions: Pick<TestMachine, 'fresh' | 'mark'> = {
+    mark: markInterrupts,
     async fresh(more = {}) {
       if (!inTest) {
         throw new UsageError('vm.fresh was called outside of a test', { hint: 'it boots a machine for one test, and closes it after: call it inside test(...)' });
       }
       const one = await boot({ ...options, devices: [], ...more });
       own.push(one);
+      await startInterruptTrace(one);
       await beginTest(one, currentTest()?.name ?? 'a test');
       return one;
     },

@@ -14,6 +14,7 @@ import type { Console } from '../qemu/console.ts';
 import type { MachinePreset } from '../qemu/preset.ts';
 import type { QemuProcess } from '../qemu/process.ts';
 import type { QmpClient } from '../qmp/client.ts';
+import { rememberPlug, traceBefore } from './interrupt-witnesses.ts';
 import type { Parts } from './parts.ts';
 import { PciFunction } from './pci-function.ts';
 import { Plugged } from './plugged.ts';
@@ -84,6 +85,7 @@ export class Machine {
       });
       this.#innards.plugged.push(plugged);
       try {
+        rememberPlug(plugged, await traceBefore(this));
         const fn = await plugDevice(this, plugged, placement(this.#innards.preset, port), options);
         this.#functions.set(plugged, fn);
         return fn;

@@ -135,12 +135,12 @@ export async function readMsixPendings(access: Pick<PciAccess, 'memRead'>, capab
 }
 
 /** The bytes that the table takes: 16 a vector. */
-export function msixTableBytes({ tableSize }: MsixCapability): number {
+export function msixTableBytes({ tableSize }: Pick<MsixCapability, 'tableSize'>): number {
   return tableSize * MSIX_TABLE_ENTRY.sizeBytes;
 }
 
 /** The bytes that the pending bits take: whole 64-bit words. */
-export function msixPbaBytes({ tableSize }: MsixCapability): number {
+export function msixPbaBytes({ tableSize }: Pick<MsixCapability, 'tableSize'>): number {
   return Math.ceil(tableSize / 64) * 8;
 }
 

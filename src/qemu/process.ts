@@ -32,7 +32,7 @@ export class QemuProcess {
   readonly exited: Promise<QemuExit>;
   readonly #leash: Leash;
   readonly #kill: (signal: NodeJS.Signals) => void;
-  readonly #lineListeners = new Set<(line: string) => void>();
+  readonly #lineListeners = new Set<(line: string) => boolean>();
   #stderr = '';
   #partial = '';
   #ended = false;
@@ -86,15 +86,18 @@ export class QemuProcess {
 
   /** QEMU's own output (stderr, and stdout that nothing else uses), the last 256 KiB. */
   get stderr(): string {
-    return this.#stderr;
+    return this.#stderr + this.#partial;
   }
 
   get running(): boolean {
     return !this.#ended;
   }
 
-  /** Every whole line of QEMU's own output from now on; a trace event is one. Returns how to stop. */
-  onLine(listener: (line: string) => void): () => void {
+  /**
+   * Every whole line of QEMU's own output from now on; a trace event is one. A listener that says true
+   * takes the line: it is left out of `stderr`. Returns how to stop.
+   */
+  onLine(listener: (line: string) => boolean): () => void {
     this.#lineListeners.add(listener);
     return () => void this.#lineListeners.delete(listener);
   }
@@ -113,10 +116,9 @@ export class QemuProcess {
   }
 
   #takeStderr(text: string): void {
-    this.#stderr = (this.#stderr + text).slice(-STDERR_MAX);
-    if (this.#lineListeners.size === 0) { this.#partial = ''; return; }
     const lines = (this.#partial + text).split('\n');
-    this.#partial = lines.pop() ?? '';
-    for (const line of lines) for (const listener of this.#lineListeners) listener(line);
+    this.#partial = (lines.pop() ?? '').slice(-STDERR_MAX);
+    const kept = lines.filter((line) => ![...this.#lineListeners].some((listener) => listener(line)));
+    if (kept.length > 0) this.#stderr = `${this.#stderr}${kept.join('\n')}\n`.slice(-STDERR_MAX);
   }
 }
