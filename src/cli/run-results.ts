@@ -1,37 +1,40 @@
-// What one run of Jest came to, by suite, out of its --json file; and the tally over several runs.
-// Failed and errored are told apart by what the tests failed with: only errors of the environment are the
-// host's fault (exit code 3).
-// Source: Jest docs, CLI option --json; @jest/test-result's FormattedTestResults.
-import { readFile } from 'node:fs/promises';
+// What one run of Jest came to, by suite, and the tally over several runs. Failed and errored are told
+// apart by what the tests failed with: only errors of the environment are the host's fault (exit code 3).
+// Source: @jest/test-result's AggregatedResult.
 
 export type Outcome = 'passed' | 'failed' | 'environment';
 
-export interface RunResult {
-  /** By test file, absolute; files of which no test was asked for are left out. */
-  readonly suites: ReadonlyMap<string, Outcome>;
-}
+/** By test file, absolute; files of which no test was asked for are left out. */
+export type RunResult = ReadonlyMap<string, Outcome>;
 
-interface JestResults {
+/** The descriptor of Jest's process that results-processor.ts writes to. */
+export const RESULTS_FD = 3;
+
+/** What is used of Jest's results; they carry more. */
+export interface JestResults {
   readonly testResults: readonly {
-    readonly name: string;
-    readonly message: string;
-    readonly status: string;
-    readonly assertionResults: readonly { readonly status: string; readonly failureMessages: readonly string[] | null }[];
+    readonly testFilePath: string;
+    /** All its failures as text; for a file that did not load, why. */
+    readonly failureMessage?: string | null;
+    readonly testExecError?: unknown;
+    readonly testResults: readonly { readonly status: string; readonly failureMessages: readonly string[] }[];
   }[];
 }
 
-/** Undefined when Jest wrote none: it ended before it had results. */
-export async function readResults(path: string): Promise<RunResult | undefined> {
-  const text = await readFile(path, 'utf8').catch(() => undefined);
-  if (text === undefined) return undefined;
-  const suites = new Map<string, Outcome>();
-  for (const { name, message, status, assertionResults } of (JSON.parse(text) as JestResults).testResults) {
-    const failures = assertionResults.filter((one) => one.status === 'failed').flatMap(({ failureMessages }) => failureMessages ?? []);
-    if (failures.length > 0) suites.set(name, failures.every(isEnvironment) ? 'environment' : 'failed');
-    else if (status === 'failed') suites.set(name, isEnvironment(message.trim()) ? 'environment' : 'failed'); // it did not load
-    else if (assertionResults.some((one) => one.status === 'passed')) suites.set(name, 'passed');
+export function outcomesOf({ testResults: files }: JestResults): RunResult {
+  const outcomes = new Map<string, Outcome>();
+  for (const { testFilePath, failureMessage, testExecError, testResults } of files) {
+    const failures = testResults.filter(({ status }) => status === 'failed').flatMap(({ failureMessages }) => failureMessages);
+    if (failures.length > 0) outcomes.set(testFilePath, failures.every(isEnvironment) ? 'environment' : 'failed');
+    else if (testExecError != null || failureMessage) outcomes.set(testFilePath, 'failed');
+    else if (testResults.some(({ status }) => status === 'passed')) outcomes.set(testFilePath, 'passed');
   }
-  return { suites };
+  return outcomes;
+}
+
+/** Undefined when Jest handed none over: it ended before it had results. */
+export function parseOutcomes(text: string): RunResult | undefined {
+  return text === '' ? undefined : new Map(JSON.parse(text) as [string, Outcome][]);
 }
 
 /** A stack's first word is the error's name (src/errors.ts); SystemCallError is an EnvironmentError. */
@@ -47,9 +50,9 @@ export function worst(outcomes: Iterable<Outcome>): Outcome {
 
 /** A line a suite: `virtio-blk  9/10  failed in run 4`. */
 export function tally(runs: readonly RunResult[], nameOf: (file: string) => string): string {
-  const files = [...new Set(runs.flatMap(({ suites }) => [...suites.keys()]))].sort();
+  const files = [...new Set(runs.flatMap((one) => [...one.keys()]))].sort();
   const rows = files.map((file) => {
-    const outcomes = runs.map(({ suites }, index) => ({ run: index + 1, outcome: suites.get(file) }));
+    const outcomes = runs.map((one, index) => ({ run: index + 1, outcome: one.get(file) }));
     const ran = outcomes.filter(({ outcome }) => outcome !== undefined);
     const notes = (['failed', 'environment'] as const).map((bad) => ({ bad, at: ran.filter(({ outcome }) => outcome === bad).map(({ run }) => run) }))
       .filter(({ at }) => at.length > 0)

@@ -1,8 +1,5 @@
 // `rootport run`: the driver suites, against a real guest. Says first which machine it would boot and why;
 // what the cache lacks is fetched then, visibly, before any test's clock runs.
-import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { type Command, InvalidArgumentError } from 'commander';
 import { ProtocolError, UsageError } from '../errors.ts';
 import { cacheRoot } from '../packages/index.ts';
@@ -10,7 +7,7 @@ import { EXIT, EXIT_CODES_HELP } from './exit-codes.ts';
 import { listSuites, runJest } from './jest-child.ts';
 import { addMachineOptions, bootOptions, machineEnv, type MachineOptions } from './machine-options.ts';
 import { machineLine, prepare } from './preparation.ts';
-import { readResults, tally, worst, type RunResult } from './run-results.ts';
+import { tally, worst, type RunResult } from './run-results.ts';
 import { findProject, type SuiteProject } from './suite-project.ts';
 import { selectSuites, suiteName } from './suite-selection.ts';
 import { wholeNumber } from './whole-number.ts';
@@ -61,31 +58,24 @@ function checkPattern(pattern: string | undefined): void {
 }
 
 async function repeat(project: SuiteProject, files: readonly string[], options: RunOptions): Promise<number> {
-  const directory = await mkdtemp(join(tmpdir(), 'rootport-results-'));
   const runs: RunResult[] = [];
-  try {
-    for (let index = 1; index <= options.repeat; index += 1) {
-      const path = join(directory, `${index}.json`);
-      const beganAt = performance.now();
-      const exitCode = await runJest(project, jestArgs(files, options, path), machineEnv(options));
-      const result = await readResults(path);
-      if (result === undefined) throw new ProtocolError(`Jest exited with ${exitCode} before it had results`);
-      if (result.suites.size === 0) {
-        throw new UsageError('no test was run', { hint: options.testNamePattern === undefined ? 'all of them are skipped' : `no name matches ${options.testNamePattern}` });
-      }
-      runs.push(exitCode !== 0 && worst(result.suites.values()) === 'passed' ? { suites: allFailed(result) } : result);
-      if (options.repeat > 1) say(`run ${index} of ${options.repeat}: ${worst(runs.at(-1)?.suites.values() ?? [])}, ${Math.round((performance.now() - beganAt) / 1000)} s`);
+  for (let index = 1; index <= options.repeat; index += 1) {
+    const beganAt = performance.now();
+    const { exitCode, outcomes } = await runJest(project, jestArgs(files, options), machineEnv(options));
+    if (outcomes === undefined) throw new ProtocolError(`Jest exited with ${exitCode} before it had results`);
+    if (outcomes.size === 0) {
+      throw new UsageError('no test was run', { hint: options.testNamePattern === undefined ? 'all of them are skipped' : `no name matches ${options.testNamePattern}` });
     }
-  } finally {
-    await rm(directory, { recursive: true, force: true });
+    const result = exitCode !== 0 && worst(outcomes.values()) === 'passed' ? allFailed(outcomes) : outcomes;
+    runs.push(result);
+    if (options.repeat > 1) say(`run ${index} of ${options.repeat}: ${worst(result.values())}, ${Math.round((performance.now() - beganAt) / 1000)} s`);
   }
   if (options.repeat > 1) say(`${options.repeat} runs:\n${tally(runs, (file) => suiteName(file, project.root))}`);
   return exitCodeOfRuns(runs);
 }
 
-function jestArgs(files: readonly string[], { testNamePattern, workers: atOnce }: RunOptions, outputFile: string): string[] {
+function jestArgs(files: readonly string[], { testNamePattern, workers: atOnce }: RunOptions): string[] {
   return [
-    '--json', `--outputFile=${outputFile}`,
     ...(testNamePattern === undefined ? [] : [`--testNamePattern=${testNamePattern}`]),
     ...(atOnce === undefined ? [] : [`--maxWorkers=${atOnce}`]),
     '--runTestsByPath', ...files,
@@ -93,12 +83,12 @@ function jestArgs(files: readonly string[], { testNamePattern, workers: atOnce }
 }
 
 /** Jest can fail without a failed test (a coverage threshold, a tear-down): no suite is to be called passed. */
-function allFailed({ suites }: RunResult): RunResult['suites'] {
-  return new Map([...suites.keys()].map((file) => [file, 'failed']));
+function allFailed(outcomes: RunResult): RunResult {
+  return new Map([...outcomes.keys()].map((file) => [file, 'failed']));
 }
 
 function exitCodeOfRuns(runs: readonly RunResult[]): number {
-  switch (worst(runs.flatMap(({ suites }) => [...suites.values()]))) {
+  switch (worst(runs.flatMap((one) => [...one.values()]))) {
     case 'passed': return EXIT.passed;
     case 'failed': return EXIT.failed;
     case 'environment':
