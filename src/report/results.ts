@@ -1,0 +1,65 @@
+// What a run came to, test by test, with failed and errored kept apart. Pure: it reads what Jest says of a
+// failure, the stack, whose first words are the error's class (src/errors.ts).
+
+/**
+ * `failed`: an assertion, or a GuestFault: what is under test is wrong. `errored`: anything else: the test did
+ * not get as far as telling.
+ */
+export type TestOutcome = 'passed' | 'failed' | 'errored' | 'skipped';
+
+export interface TestRecordEntry {
+  /** The test file. */
+  readonly file: string;
+  /** Describe blocks and title, joined by ' > '; empty for a file that could not be run. */
+  readonly test: string;
+  readonly outcome: TestOutcome;
+  readonly durationMs: number;
+  /** The first lines of what it failed with, with the error's class where that is known. */
+  readonly errors: readonly { readonly name: string; readonly summary: string }[];
+}
+
+export interface RunRecord {
+  readonly startedAt: string;
+  readonly counts: Readonly<Record<TestOutcome, number>>;
+  readonly tests: readonly TestRecordEntry[];
+}
+
+// eslint-disable-next-line no-control-regex -- colours
+const COLOUR = /\x1b\[[0-9;]*m/g;
+/** Errors of the tree that are the fault of neither the test's subject nor its claims. */
+const CLASS = /^(?:thrown: )?([A-Z]\w*(?:Error|Fault)|Error)(?: \[[A-Z_]+\])?: /;
+
+/** One failure's text, without colours: its error's class and its first line. */
+export function failureOf(stack: string): { name: string; summary: string; outcome: 'failed' | 'errored' } {
+  const text = stack.replace(COLOUR, '').trimStart();
+  const name = CLASS.exec(text)?.[1] ?? 'Error';
+  const summary = text.replace(CLASS, '').split('\n')[0] ?? '';
+  const assertion = name === 'AssertionError' || /^expect[.(]/.test(text.replace(CLASS, ''));
+  return { name: assertion ? 'AssertionError' : name, summary, outcome: assertion || name === 'GuestFault' ? 'failed' : 'errored' };
+}
+
+/** Of a test with these failures. One failed claim is a finding, whatever went wrong besides. */
+export function outcomeOf(stacks: readonly string[]): 'failed' | 'errored' {
+  return stacks.some((stack) => failureOf(stack).outcome === 'failed') ? 'failed' : 'errored';
+}
+
+export function recordOf(startedAt: Date, tests: readonly TestRecordEntry[]): RunRecord {
+  const count = (outcome: TestOutcome): number => tests.filter((one) => one.outcome === outcome).length;
+  return {
+    startedAt: startedAt.toISOString(),
+    counts: { passed: count('passed'), failed: count('failed'), errored: count('errored'), skipped: count('skipped') },
+    tests,
+  };
+}
+
+/** A line of counts, and a line for each test that failed or errored. */
+export function renderRecord({ counts, tests }: RunRecord): string {
+  const lines = [`rootport: ${counts.passed} passed, ${counts.failed} failed, ${counts.errored} errored${counts.skipped === 0 ? '' : `, ${counts.skipped} skipped`}`];
+  for (const { outcome, file, test, errors } of tests) {
+    if (outcome !== 'failed' && outcome !== 'errored') continue;
+    const [first] = errors;
+    lines.push(`  ${outcome.padEnd(7)}  ${[file, test].filter((part) => part !== '').join(' > ')}`);
+    if (first !== undefined) lines.push(`           ${first.name === 'AssertionError' ? '' : `${first.name}: `}${first.summary}`);
+  }
+  return lines.join('\n');
+}
