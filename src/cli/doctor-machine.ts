@@ -1,8 +1,8 @@
 // The doctor's look at the machine that would be booted: QEMU, kernel, KVM. It downloads nothing: KVM is
 // proven when both are in the cache already.
 import { existsSync } from 'node:fs';
-import { RootportError, UsageError } from '../errors.ts';
-import { DEFAULT_KERNEL, kernelNames, resolveKernel, resolveUserland } from '../image/index.ts';
+import { RootportError } from '../errors.ts';
+import { DEFAULT_KERNEL, resolveKernel, resolveUserland } from '../image/index.ts';
 import type { BootOptions } from '../machine/options.ts';
 import { cachedTree, terminalProgress, type Progress } from '../packages/index.ts';
 import { kvmVerdict } from '../qemu/accelerator.ts';
@@ -20,9 +20,6 @@ export interface MachinePlan {
 export async function machinePlan(boot: BootOptions): Promise<MachinePlan> {
   const qemu = boot.qemu ?? await defaultQemu();
   const kernel = boot.kernel ?? DEFAULT_KERNEL;
-  if (typeof kernel === 'string' && !kernelNames().includes(kernel)) {
-    throw new UsageError(`there is no kernel named ${JSON.stringify(kernel)}`, { hint: `the kernels are ${kernelNames().join(', ')}; or give a path` });
-  }
   const trees = [
     ...(boot.userland === undefined ? ['userland'] : []),
     ...(qemuNames().includes(qemu) ? [`qemu-${qemu}`] : []),

@@ -1,12 +1,13 @@
 // `rootport doctor`: each thing that rootport needs, found or not, with the command that mends it.
 import type { Command } from 'commander';
+import { EnvironmentError } from '../errors.ts';
 import { addMachineOptions, bootOptions, type MachineOptions } from './machine-options.ts';
 import { cacheChecks, packageChecks } from './doctor-cache.ts';
 import { hostChecks } from './doctor-host.ts';
 import { machineChecks, machinePlan } from './doctor-machine.ts';
 import { table } from './doctor-check.ts';
 import { EXIT, EXIT_CODES_HELP } from './exit-codes.ts';
-import { prepare } from './preparation.ts';
+import { checkChoices, prepare } from './preparation.ts';
 
 interface DoctorOptions extends MachineOptions {
   readonly json?: boolean;
@@ -26,6 +27,9 @@ export function addDoctor(program: Command): void {
 
 async function doctor(options: DoctorOptions): Promise<number> {
   const boot = bootOptions(options);
+  await checkChoices(boot).catch((error: unknown) => {
+    if (!(error instanceof EnvironmentError)) throw error; // that one is a check of its own below
+  });
   if (options.prepare === true) await prepare(boot);
   const plan = await machinePlan(boot);
   const checks = [

@@ -1,8 +1,10 @@
 // Everything that a run needs, fetched and built before it, with visible progress; and what was chosen.
-import { buildModule } from '../image/index.ts';
+import { UsageError } from '../errors.ts';
+import { buildModule, kernelNames } from '../image/index.ts';
 import type { BootOptions } from '../machine/options.ts';
 import { resolveParts, type Parts } from '../machine/parts.ts';
-import { packageFile, terminalProgress, type Progress } from '../packages/index.ts';
+import { packageFile, silentProgress, terminalProgress, type Progress } from '../packages/index.ts';
+import { qemuNames, resolveQemu } from '../qemu/find.ts';
 import { q35 } from '../qemu/preset.ts';
 
 export interface Preparation {
@@ -16,10 +18,22 @@ export interface Preparation {
  * @throws EnvironmentError, UsageError as `resolveParts` and `buildModule` do
  */
 export async function prepare(options: BootOptions): Promise<Preparation> {
+  await checkChoices(options);
   const { progress, worked } = watched(terminalProgress());
   const parts = await resolveParts({ ...options, progress });
   if (parts.kernel.buildDir !== undefined) await buildModule(packageFile('images/probe'), parts.kernel, progress);
   return { parts, wasReady: !worked() };
+}
+
+/**
+ * Refuse what there is not before anything is fetched for the rest.
+ * @throws UsageError for an unknown name; EnvironmentError for a host's QEMU that does not answer
+ */
+export async function checkChoices({ kernel, qemu }: BootOptions): Promise<void> {
+  if (typeof kernel === 'string' && !kernelNames().includes(kernel)) {
+    throw new UsageError(`there is no kernel named ${JSON.stringify(kernel)}`, { hint: `the kernels are ${kernelNames().join(', ')}; or give a path` });
+  }
+  if (qemu !== undefined && !qemuNames().includes(qemu)) await resolveQemu(qemu, silentProgress);
 }
 
 /** One line: the machine that `boot` makes of these, and why. */

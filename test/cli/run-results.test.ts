@@ -1,0 +1,49 @@
+import { describe, expect, test } from '@jest/globals';
+import { outcomesOf, parseOutcomes, tally, worst, type Outcome } from '../../src/cli/run-results.ts';
+
+const failed = (...failureMessages: string[]) => ({ status: 'failed', failureMessages });
+const other = (status: string) => ({ status, failureMessages: [] });
+const outcome = (testResults: { status: string; failureMessages: string[] }[], more: object = {}): Outcome | undefined =>
+  outcomesOf({ testResults: [{ testFilePath: '/p/a', testResults, ...more }] }).get('/p/a');
+
+const ENVIRONMENT = 'EnvironmentError: setpriv cannot be started\n    at x';
+
+describe('the outcome of a suite', () => {
+  test.each([
+    ['all tests passed', [other('passed'), other('passed')], 'passed'],
+    ['some passed and the rest were skipped', [other('passed'), other('pending')], 'passed'],
+    ['one failed', [other('passed'), failed('expect(received).toBe(expected)')], 'failed'],
+    ['every failure is the environment\'s', [other('passed'), failed(ENVIRONMENT), failed('SystemCallError: bind: EMFILE')], 'environment'],
+    ['one failure is not the environment\'s', [failed(ENVIRONMENT), failed('GuestFault: panic')], 'failed'],
+    ['one test failed of both', [failed(ENVIRONMENT, 'Error: x')], 'failed'],
+    ['an assertion only quotes an EnvironmentError', [failed('Error: expected\nEnvironmentError: x')], 'failed'],
+    ['all were skipped: none was asked for', [other('pending'), other('todo')], undefined],
+  ] as const)('%s', (_condition, tests, expected) => {
+    expect(outcome(tests.map(({ status, failureMessages }) => ({ status, failureMessages: [...failureMessages] })))).toBe(expected);
+  });
+
+  test('a file that did not load failed', () => {
+    expect(outcome([], { testExecError: { message: 'x' }, failureMessage: 'Test suite failed to run' })).toBe('failed');
+  });
+});
+
+test('outcomes come through the pipe as they were, and an empty pipe is none', () => {
+  const outcomes = new Map<string, Outcome>([['/p/a', 'passed'], ['/p/b', 'environment']]);
+  expect(parseOutcomes(JSON.stringify([...outcomes]))).toEqual(outcomes);
+  expect(parseOutcomes('')).toBeUndefined();
+});
+
+test.each([
+  [['passed', 'passed'], 'passed'], [['passed', 'environment'], 'environment'], [['environment', 'failed', 'passed'], 'failed'],
+] as [Outcome[], Outcome][])('the worst of %j is %s', (outcomes, expected) => {
+  expect(worst(outcomes)).toBe(expected);
+});
+
+test('the tally counts the runs that a suite passed, and says which it did not', () => {
+  const runs = (['passed', 'failed', 'passed', 'environment', 'failed'] as const)
+    .map((one) => new Map<string, Outcome>([['/p/virtio-blk', one], ['/p/edu', 'passed']]));
+  expect(tally(runs, (file) => file.slice(3))).toBe([
+    '  edu         5/5',
+    '  virtio-blk  2/5  failed in run 2, 5; the host lacked something in run 4',
+  ].join('\n'));
+});
