@@ -1,6 +1,6 @@
 // The scene of a test on a machine: where its logs stood when the test began, and, when it failed, what the
 // machine did since, put into the error's text where every reporter shows it.
-import { RootportError } from '../errors.ts';
+import { RootportError, UsageError } from '../errors.ts';
 import { Machine } from '../machine/machine.ts';
 import type { Plugged } from '../machine/plugged.ts';
 import type { TestRecord } from './current-test.ts';
@@ -68,19 +68,24 @@ async function kernelLogOfTest(machine: Machine): Promise<string[]> {
     machine.console.lines.filter(({ number }) => number >= from).map(({ text }) => text);
 }
 
-/** Put the machine's side of a failed test into its errors. Nothing for a test without errors. */
+/**
+ * Put the machine's side of a failed test into its first error. Nothing for a test without errors, nor for a
+ * UsageError: no machine had a part in it.
+ */
 export async function tellScene(machine: Machine, record: TestRecord | undefined): Promise<void> {
   const errors = (record?.errors ?? []).filter((error) => error instanceof Error);
   const [first] = errors;
-  if (first === undefined) return;
+  if (first === undefined || first instanceof UsageError) return;
   const withContext = first instanceof RootportError && first.context !== undefined;
   const device = machine.deviceLog.slice(testStart(machine)?.deviceLogLines ?? 0);
   const parts = [
     `machine: ${machine.description}`,
-    ...(withContext ? [] : [`repro: ${machine.repro}`]),
     ...section('kernel log of this test', await kernelLogOfTest(machine)),
     ...section('log of the devices\' back ends', device),
-    ...(withContext ? [] : section('QEMU\'s stderr', machine.innards.process.stderr.split('\n').filter((line) => line !== ''))),
+    ...(withContext ? [] : [
+      ...section('QEMU\'s stderr', machine.innards.process.stderr.split('\n').filter((line) => line !== '')),
+      `repro: ${machine.repro}`,
+    ]),
   ];
   addToStack(first, `\n\n${parts.join('\n')}`);
 }

@@ -24,7 +24,6 @@ export interface RunRecord {
   readonly tests: readonly TestRecordEntry[];
 }
 
-// eslint-disable-next-line no-control-regex -- colours
 const COLOUR = /\x1b\[[0-9;]*m/g;
 /** Errors of the tree that are the fault of neither the test's subject nor its claims. */
 const CLASS = /^(?:thrown: )?([A-Z]\w*(?:Error|Fault)|Error)(?: \[[A-Z_]+\])?: /;
@@ -33,8 +32,10 @@ const CLASS = /^(?:thrown: )?([A-Z]\w*(?:Error|Fault)|Error)(?: \[[A-Z_]+\])?: /
 export function failureOf(stack: string): { name: string; summary: string; outcome: 'failed' | 'errored' } {
   const text = stack.replace(COLOUR, '').trimStart();
   const name = CLASS.exec(text)?.[1] ?? 'Error';
-  const summary = text.replace(CLASS, '').split('\n')[0] ?? '';
-  const assertion = name === 'AssertionError' || /^expect[.(]/.test(text.replace(CLASS, ''));
+  const [first = '', ...more] = text.replace(CLASS, '').split('\n').filter((line) => line.trim() !== '');
+  const assertion = name === 'AssertionError' || /^expect[.(]/.test(first);
+  // A matcher's first line only repeats the call.
+  const summary = /^expect[.(]/.test(first) && more[0] !== undefined && !/^ {4}at /.test(more[0]) ? `${first}: ${more[0].trim()}` : first;
   return { name: assertion ? 'AssertionError' : name, summary, outcome: assertion || name === 'GuestFault' ? 'failed' : 'errored' };
 }
 

@@ -15,6 +15,8 @@ describe('what a test failed with', () => {
   test('is a failure when it is an assertion of Jest, coloured or not', () => {
     expect(failureOf(stackOf(() => expect(1).toBe(2)))).toMatchObject({ name: 'AssertionError', outcome: 'failed' });
     expect(failureOf('Error: \x1b[2mexpect(\x1b[22mreceived).toBe()')).toMatchObject({ outcome: 'failed', summary: 'expect(received).toBe()' });
+    expect(failureOf('Error: expect(fn).toHaveBar()\n\nBAR 0 of x\n  table\n    at f')).toMatchObject({ summary: 'expect(fn).toHaveBar(): BAR 0 of x' });
+    expect(failureOf('Error: expect(fn).toBe()\n    at f')).toMatchObject({ summary: 'expect(fn).toBe()' });
   });
 
   test('is a failure when it is an assertion of Node', () => {

@@ -121,8 +121,10 @@ function countOf(counts: Counts, vector: number): number | undefined {
 
 /** What else moved: a wrong vector is the commonest reason for a missing one. */
 function remark({ vector }: DeliveryClaim, seen: InterruptWitnesses): string {
-  const others = (name: string, counts: Counts): string[] => ('counts' in counts
-    ? counts.counts.flatMap((count, other) => (other !== vector && count !== 0 ? [`vector ${other}: ${name} ${count}`] : [])) : []);
-  const moved = [...others('fired', seen.fired), ...others('sent', seen.sent), ...others('handled', seen.handled)].sort();
-  return moved.length === 0 ? 'no other vector moved' : `other vectors that moved:\n  ${moved.slice(0, 24).join('\n  ')}`;
+  const words = { fired: seen.fired, sent: seen.sent, handled: seen.handled };
+  const moved = Array.from({ length: seen.vectors }, (_, other) => other).filter((other) => other !== vector).flatMap((other) => {
+    const counts = Object.entries(words).flatMap(([word, one]) => (countOf(one, other) ? [`${word} ${countOf(one, other)}`] : []));
+    return counts.length === 0 ? [] : [`  vector ${other}: ${counts.join(', ')}`];
+  });
+  return moved.length === 0 ? 'no other vector moved' : `other vectors that moved:\n${moved.slice(0, 16).join('\n')}`;
 }
