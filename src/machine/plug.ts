@@ -28,8 +28,9 @@ export async function plugDevice(
     });
   }
   try {
-    await qmp.execute('device_add', { driver: attachment.driver, id, ...attachment.properties, ...place });
+    await qmp.execute('device_add', { driver: attachment.driver, id, ...attachment.properties, ...place }, { timeoutMs, signal: machine.signal });
   } catch (error) {
+    if (error instanceof DeadlineError) throw silent(plugged, error); // nor would QEMU answer a chardev-remove
     for (const chardev of attachment.chardevs) await qmp.execute('chardev-remove', { id: chardev.id }).catch(() => undefined);
     throw error;
   }
@@ -41,6 +42,14 @@ export async function plugDevice(
       `the guest's driver to be up on ${fn.bdf} (${expected.ready} in its sysfs directory)`, timeoutMs);
   }
   return fn;
+}
+
+/** QEMU's main loop waits for a back end inside device_add: nothing of the machine runs meanwhile. */
+function silent({ attachment, device, port }: Plugged, error: DeadlineError): DeadlineError {
+  return new DeadlineError(`QEMU's answer to device_add of ${attachment.driver} (${device.kind} in ${port})`, error.timeoutMs, {
+    cause: error,
+    ...(attachment.chardevs.length === 0 ? {} : { hint: 'QEMU stands still until the device\'s back end answers it: does the back end hang?' }),
+  });
 }
 
 /** A function behind a bridge has its bus number once the guest enumerated it: look until it is there. */
