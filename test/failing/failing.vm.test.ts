@@ -1,0 +1,118 @@
+// Honest failure: each suite here must fail, with the exit code, in the test and with the words that name what
+// is wrong. Its controls, the same without the fault, must pass, or a failure would say nothing. They run
+// in a child Jest on dist/, as a user's would: build first.
+import { expect, test } from '@jest/globals';
+import { machineDirectories, machineProcesses } from '../machine/nothing-left.ts';
+import { runSuite } from './child-jest.ts';
+
+interface Failure {
+  /** `failed`: what is under test is wrong. `errored`: the test did not get as far as telling. */
+  readonly outcome: 'failed' | 'errored';
+  /** All of them in the test's one failure message, as Jest shows it. */
+  readonly says: readonly RegExp[];
+  readonly saysNot?: readonly RegExp[];
+}
+
+/** A row of a witness table: `x` where it disagrees. */
+const row = (mark: 'x' | ' ', witness: string, says: string): RegExp =>
+  new RegExp(`^ *${mark === 'x' ? 'x +' : ''}${witness.replace(/[()/]/g, '\\$&')} +${says}`, 'm');
+
+const suites: [string, string, Record<string, Failure>][] = [
+  ['a device that drops one interrupt', 'dropped-interrupt', {
+    'must fail: the interrupt of a read is dropped': {
+      outcome: 'failed',
+      says: [
+        /toHaveDelivered/, /vector 1 of 0000:01:00\.0 \(virtio-blk in rp1\), since the mark/,
+        row(' ', 'expected', 'exactly 1'), row(' ', 'device: fired', '1'),
+        row('x', 'VMM: apic_deliver_irq', '0'), row('x', 'guest: /proc/interrupts', '0'),
+        /no other vector moved/,
+      ],
+    },
+  }],
+  ['a device that fires the wrong vector', 'wrong-vector', {
+    'must fail: queue 0 fires the vector of queue 1': {
+      outcome: 'failed',
+      says: [
+        /toHaveDelivered/, row(' ', 'expected', 'exactly 1'), row(' ', 'device: fired', '1'),
+        row('x', 'VMM: apic_deliver_irq', '0'), row('x', 'guest: /proc/interrupts', '0'),
+        /other vectors that moved:\n +vector 2: sent 1, handled 1$/m,
+      ],
+    },
+  }],
+  ['a BAR that lies about its size', 'lying-bar', {
+    'must fail: a BAR of another size than the data sheet says': {
+      outcome: 'failed',
+      says: [
+        /toHaveBar/, /BAR 2 of 0000:01:00\.0 \(ivshmem in rp\d\)/, row(' ', 'expected', 'mem64 +yes +0x100000 '),
+        row(' ', 'guest: config space', 'mem64 +yes +- '),
+        row('x', 'guest: kernel\'s resource', 'mem64 +yes +0x200000 .*<- size'),
+        row('x', 'VMM: query-pci', 'mem64 +yes +0x200000 .*<- size'),
+        row('x', 'VMM: info mtree', '- +- +0x200000 .*<- size'),
+      ],
+    },
+  }],
+  ['a driver whose remove() leaves an interrupt behind', 'irq-left-behind', {
+    'must fail: a remove() that frees nothing leaves its interrupt': {
+      outcome: 'failed',
+      says: [
+        /toLeaveNothingBehind/, /0000:01:00\.0 \(edu\), unplugged/,
+        row(' ', 'VMM: DEVICE_DELETED', 'gone'), row(' ', 'VMM: query-pci', 'gone'),
+        row(' ', 'guest: driver\'s remove()', 'gone +\\(leaky\\)'),
+        row('x', 'guest: /proc/interrupts', 'left behind .*\\d+: +0 .*MSI.* leaky\\)'),
+        row('x', 'guest: /proc/irq/\\d+', 'left behind'),
+      ],
+    },
+    'must fail: the kernel warns of a remove() that frees nothing': {
+      outcome: 'failed',
+      says: [/toHaveCleanLog/, row('x', 'guest: dmesg', '1 .*WARNING: .*msi_device_data_release'), /the first report:\n.*cut here.*\n.*WARNING: .*msi_device_data_release/],
+    },
+  }],
+  ['a guest that panics while the test\'s assertions hold', 'guest-panic', {
+    'must fail: the kernel panics in the background': {
+      outcome: 'failed',
+      says: [
+        /^GuestFault: the guest kernel reported: Kernel panic - not syncing: sysrq triggered crash$/m,
+        /sysrq_handle_crash/, /end Kernel panic - not syncing/,
+      ],
+      saysNot: [/expect\(/],
+    },
+  }],
+  ['a back end that completes no request', 'hanging-requests', {
+    'must fail: a disk whose back end hangs is read': {
+      outcome: 'errored',
+      says: [/^DeadlineError: waited 3 s for "dd if=\/dev\/vda .*" to end in the guest, and it did not happen$/m],
+    },
+  }],
+  ['a back end that does not answer QEMU', 'hanging-connection', {
+    'must fail: a disk whose back end hangs is plugged': {
+      outcome: 'errored',
+      says: [
+        /^DeadlineError: waited 6 s for QEMU's answer to device_add of vhost-user-blk-pci \(virtio-blk in rp1\), and it did not happen$/m,
+        /hint: QEMU stands still until the device's back end answers it/,
+      ],
+    },
+  }],
+];
+
+test.each(suites)('%s fails its suite, and nothing else does', async (_, name, failures) => {
+  const { pid, exitCode, tests, record, terminal } = await runSuite(name);
+  expect(exitCode).toBe(1);
+
+  const wanted = new Map(tests.map(({ title }) => [title, title in failures ? 'failed' : 'passed']));
+  expect(new Map(tests.map(({ title, status }) => [title, status]))).toEqual(wanted);
+  expect(tests.filter(({ status }) => status === 'failed').map(({ title }) => title).sort()).toEqual(Object.keys(failures).sort());
+  expect(tests.some(({ title, status }) => title.startsWith('control: ') && status === 'passed')).toBe(true);
+
+  for (const [title, { outcome, says, saysNot = [] }] of Object.entries(failures)) {
+    const messages = tests.find((one) => one.title === title)?.failureMessages ?? [];
+    expect(messages).toHaveLength(1); // one fault, told once
+    for (const words of says) expect(messages[0]).toMatch(words);
+    for (const words of saysNot) expect(messages[0]).not.toMatch(words);
+    expect(messages[0]).toContain(`-name rootport--${pid}-`); // the line to start it by hand, of this child's machine
+    expect(record.tests.find((one) => one.test === title)?.outcome).toBe(outcome);
+    expect(terminal).toContain(`${outcome.padEnd(7)}  suites/${name}.suite.ts > ${title}`);
+  }
+
+  expect(machineProcesses(`rootport--${pid}-`)).toEqual([]);
+  expect(machineDirectories().filter((directory) => directory.includes(`-${pid}-`))).toEqual([]);
+});
