@@ -66,6 +66,7 @@ function joined(channel: ClientChannel, exit: Exit, ssh: SshConnection, machine:
   });
 }
 
-function signalNumber(name: string | undefined): number {
-  return constants.signals[`SIG${name ?? ''}` as NodeJS.Signals] ?? 0;
+/** ssh2 gives it as Node does: SIGKILL. */
+function signalNumber(name = ''): number {
+  return constants.signals[name as NodeJS.Signals] ?? 0;
 }

@@ -5,17 +5,25 @@ import { boot } from '../machine/boot.ts';
 import type { Machine } from '../machine/machine.ts';
 import { terminalProgress } from '../packages/index.ts';
 import type { Device } from '../qemu/attachment.ts';
-import { q35 } from '../qemu/preset.ts';
 import { deviceByName, DEVICES } from './device-catalogue.ts';
 import { EXIT, EXIT_CODES_HELP } from './exit-codes.ts';
 import { onInterrupt } from './interrupts.ts';
 import { addMachineOptions, bootOptions, type MachineOptions } from './machine-options.ts';
+import { checkChoices } from './preparation.ts';
 import { remoteShell } from './remote-shell.ts';
+import { wholeNumber } from './whole-number.ts';
 
 const PORTS_LEAST = 4;
 
+interface ShellOptions extends MachineOptions {
+  readonly machine: string;
+  readonly cpus: number;
+}
+
 export function addShell(program: Command): void {
   addMachineOptions(program.command('shell'))
+    .option('--machine <machine>', 'q35, q35-native-hotplug, q35-iommu or pc', 'q35')
+    .option('--cpus <n>', 'CPUs of the guest', wholeNumber, 1)
     .description('boot a guest, plug devices into it, and open a shell there')
     .argument('[devices...]', `${Object.keys(DEVICES).join(', ')}; options as name:option=value,option=value`)
     .addHelpText('after', [
@@ -26,16 +34,20 @@ export function addShell(program: Command): void {
       'rootport\'s; the machine and its disks in memory end with it.', EXIT_CODES_HELP,
       '', 'Examples:', '  rootport shell edu virtio-blk:queues=4,capacity=64M', '  echo "lspci -nn" | rootport shell edu', '',
     ].join('\n'))
-    .action(async (names: string[], options: MachineOptions) => {
+    .action(async (names: string[], options: ShellOptions) => {
       const devices = names.map((name) => ({ name, device: deviceByName(name) }));
       process.exitCode = await shell(devices, options);
     });
 }
 
-async function shell(devices: readonly { name: string; device: Device }[], options: MachineOptions): Promise<number> {
+async function shell(devices: readonly { name: string; device: Device }[], options: ShellOptions): Promise<number> {
   const say = (line: string): void => { process.stderr.write(`${line}\n`); };
   const progress = terminalProgress();
-  const machine = await boot({ ...bootOptions(options), machine: q35({ ports: Math.max(PORTS_LEAST, devices.length) }), progress });
+  const boots = bootOptions(options);
+  await checkChoices(boots);
+  const machine = await boot({
+    ...boots, machine: { preset: options.machine, cpus: options.cpus, ports: Math.max(PORTS_LEAST, devices.length) }, progress,
+  });
   const forget = onInterrupt(() => machine.close());
   try {
     say(`machine: ${machine.description}`);

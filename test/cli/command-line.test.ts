@@ -60,6 +60,8 @@ describe('a usage error exits with 2 and says what there is', () => {
     ['an unknown option of a device', ['shell', 'virtio-blk:frob=1'], /^error: virtio-blk has no option "frob"\n {2}hint: its options are queues,/],
     ['options that make no device', ['shell', 'virtio-blk:queues=100'], /^error: virtioBlk: queues 100 is not a whole number from 1 to 64/],
     ['an unknown accelerator', ['run', '--accel', 'warp'], /Allowed choices are auto, kvm, tcg/],
+    ['an unknown machine', ['shell', '--machine', 'q36'], /^error: there is no machine named "q36"\n {2}hint: the machines are q35,/],
+    ['more CPUs than there are', ['shell', '--cpus', '1000'], /^error: cpus: 1000 is not a whole number from 1 to 288/],
     ['an unknown QEMU', ['doctor', '--qemu', '1.0'], /^error: there is no QEMU named "1.0"\n {2}hint: give 'host', a path, or one of 7.2, 10.0, 11.1/],
     ['an unknown kernel', ['doctor', '--kernel', '2.4'], /^error: there is no kernel named "2.4"\n {2}hint: the kernels are 6.1, 6.12/],
     ['a kernel path that leads nowhere', ['run', '--kernel', './no/such/tree'], /^error: there is no kernel at \/.*no\/such\/tree/],

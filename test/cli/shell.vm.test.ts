@@ -1,0 +1,106 @@
+// `rootport shell` with real guests: commands on standard input, a terminal, and its ends. Runs dist/.
+import { afterEach, describe, expect, test } from '@jest/globals';
+import { execa, type ResultPromise } from 'execa';
+import { within } from '../../src/wait.ts';
+import { allGone, commandOf, descendants } from './descendants.ts';
+import { MAIN, PACKAGE, rootport, start } from './rootport.ts';
+
+const started: ResultPromise[] = [];
+afterEach(() => { for (const child of started.splice(0)) child.kill('SIGKILL'); });
+
+/** Resolves when what the stream said matches. */
+function said(stream: NodeJS.ReadableStream, pattern: RegExp): Promise<string> {
+  let text = '';
+  const found = new Promise<string>((resolve) => {
+    stream.on('data', (chunk: Buffer) => {
+      text += chunk.toString('latin1');
+      if (pattern.test(text)) resolve(text);
+    });
+  });
+  return within(found, { timeoutMs: 90_000, what: `${String(pattern)} to be said` }).catch((error: Error) => { throw new Error(`${error.message}; it said:\n${text}`); });
+}
+
+describe('with commands on standard input', () => {
+  test('they run in the guest beside the devices, and the exit code is the shell\'s', async () => {
+    const { exitCode, stdout, stderr } = await rootport(['shell', '--cpus', '2', 'edu', 'virtio-blk:queues=2,capacity=3M'], {
+      input: 'lspci -nn -s 01:00.0\ncat /sys/block/vda/size; ls /sys/block/vda/mq\necho to-stderr >&2\nexit 7\n',
+    });
+    expect(exitCode).toBe(7);
+    expect(stdout).toMatch(/^01:00\.0 .*\[1234:11e8\].*\n6144\n0\n1$/);
+    const lines = stderr.split('\n').filter((line) => !line.startsWith('rootport: '));
+    expect(lines).toEqual([
+      expect.stringMatching(/^machine: q35, QEMU \d.*, Linux Debian 6\.1\..*, (kvm|tcg): /),
+      '0000:01:00.0  edu in rp1, no driver',
+      '0000:02:00.0  virtio-blk:queues=2,capacity=3M in rp2, driver virtio-pci',
+      'to-stderr',
+    ]);
+  });
+
+  test('a shell that a signal ended exits as shells say it', async () => {
+    expect(await rootport(['shell'], { input: 'kill -9 $$\n' })).toMatchObject({ exitCode: 137 });
+  });
+
+  test('a guest that powers itself off ends it well', async () => {
+    const { exitCode, stderr } = await rootport(['shell'], { input: 'poweroff -f\nsleep 100\n' });
+    expect(stderr).toMatch(/the guest powered off$/);
+    expect(exitCode).toBe(0);
+  });
+
+  test('a guest whose kernel panics ends it with 1, and its report is shown', async () => {
+    const { exitCode, stderr } = await rootport(['shell'], { input: 'echo c >/proc/sysrq-trigger\nsleep 100\n' });
+    expect(stderr).toMatch(/^error: the guest kernel reported: .*sysrq triggered crash/im);
+    expect(exitCode).toBe(1);
+  });
+});
+
+test('on a terminal the shell has a terminal of the same size, follows a resize, and takes Ctrl-C', async () => {
+  // script(1) gives the terminal; a resize from beside it reaches rootport as SIGWINCH.
+  const command = `stty rows 33 cols 101; tty; exec ${process.execPath} ${MAIN} shell`;
+  const child = execa('script', ['-qefc', command, '/dev/null'], { cwd: PACKAGE, stdin: 'pipe', reject: false, timeout: 120_000 });
+  started.push(child);
+  const step = async (input: string, pattern: RegExp): Promise<string> => {
+    const answer = said(child.stdout, pattern);
+    child.stdin.write(input);
+    return answer;
+  };
+  const terminal = /(\/dev\/pts\/\d+)/.exec(await said(child.stdout, /\/dev\/pts\/\d+/))?.[1] ?? '';
+  await said(child.stdout, /\/root # /);
+  await step('echo size=$(stty size) path=$PATH\r', /size=33 101 path=\/usr\/sbin:/);
+  await execa('stty', ['-F', terminal, 'rows', '44', 'cols', '111']);
+  await step('sleep 0.2; echo size=$(stty size)\r', /size=44 111/);
+  const interrupted = said(child.stdout, /status=130/);
+  await step('echo slee""ping; sleep 1000\r', /sleeping/);
+  child.stdin.write('\u0003');
+  child.stdin.write('echo status=$?\r');
+  await interrupted;
+  child.stdin.write('exit 5\r');
+  expect((await child).exitCode).toBe(5);
+});
+
+test.each(['SIGINT', 'SIGTERM', 'SIGHUP'] as const)('%s ends the guest, and the exit code is 130', async (signal) => {
+  const child = start(['shell', 'virtio-rng'], { input: 'echo up; sleep 1000\n' });
+  started.push(child);
+  await said(child.stdout, /up\n/);
+  const pids = descendants(child.pid ?? 0);
+  expect(pids.some((pid) => commandOf(pid).includes('qemu-system'))).toBe(true);
+  child.kill(signal);
+  const { exitCode, stderr } = await child;
+  expect(exitCode).toBe(130);
+  expect(stderr).not.toContain('error:');
+  await allGone([child.pid ?? 0, ...pids]);
+});
+
+test('a signal while the guest boots leaves nothing either', async () => {
+  const child = start(['shell']);
+  started.push(child);
+  const pids = await within((async () => {
+    for (;;) {
+      const now = descendants(child.pid ?? 0);
+      if (now.some((pid) => commandOf(pid).includes('qemu-system'))) return now;
+      await new Promise((resolve) => { setImmediate(resolve); });
+    }
+  })(), { timeoutMs: 60_000, what: 'QEMU to be started' });
+  child.kill('SIGTERM');
+  expect((await child).exitCode).toBe(130);
+  await allGone([child.pid ?? 0, ...pids]);
+});
