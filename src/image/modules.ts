@@ -23,9 +23,11 @@ export async function collectModules(
   const files = await index(kernel.modulesDir);
   const builtin = await builtins(kernel.modulesDir);
   const ordered = new Map<string, ModuleFile>();
+  /** Soft dependencies may lead round in a circle. */
+  const visited = new Set<string>();
   const visit = async (wanted: string, by: string | undefined): Promise<void> => {
     const name = wanted.replaceAll('-', '_');
-    if (ordered.has(name) || builtin.has(name)) return;
+    if (visited.has(name) || builtin.has(name)) return;
     const path = files.get(name);
     if (path === undefined) {
       if (by !== undefined) return; // a soft dependency, or an alias of a built-in
@@ -33,6 +35,7 @@ export async function collectModules(
         hint: 'it may be built in under another name, or not configured for this kernel',
       });
     }
+    visited.add(name);
     const content = await decompressFile(path, await readFile(path), tools);
     const info = content.toString('latin1');
     const depends = /(?:^|\0)depends=([^\0]*)/.exec(info)?.[1] ?? '';

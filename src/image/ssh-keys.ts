@@ -1,7 +1,6 @@
 // ed25519 keys in the three shapes that are needed here. The guest's host key is made when its image is
 // built, and the client pins it; a client key is made for each run and never stored.
-import { generateKeyPairSync } from 'node:crypto';
-import ssh2 from 'ssh2';
+import { generateKeyPairSync, randomBytes } from 'node:crypto';
 
 export interface HostKey {
   /** dropbear's own private-key format: "ssh-ed25519", then seed and public key. */
@@ -11,14 +10,8 @@ export interface HostKey {
 }
 
 export function generateHostKey(): HostKey {
-  const { publicKey, privateKey } = generateKeyPairSync('ed25519');
-  const seed = Buffer.from(privateKey.export({ format: 'jwk' }).d ?? '', 'base64url');
-  const point = Buffer.from(publicKey.export({ format: 'jwk' }).x ?? '', 'base64url');
-  const type = Buffer.from('ssh-ed25519');
-  return {
-    dropbear: Buffer.concat([sized(type), sized(Buffer.concat([seed, point]))]),
-    publicBase64: Buffer.concat([sized(type), sized(point)]).toString('base64'),
-  };
+  const key = generateKey();
+  return { dropbear: Buffer.concat([sized(TYPE), sized(key.secret)]), publicBase64: key.wire.toString('base64') };
 }
 
 export interface ClientKey {
@@ -27,13 +20,42 @@ export interface ClientKey {
   readonly publicBase64: string;
 }
 
+/**
+ * Written here and not by ssh2's generateKeyPairSync: one ed25519 key in some hundreds that it makes
+ * (1.17) it cannot read back ("Malformed OpenSSH private key").
+ */
 export function generateClientKey(): ClientKey {
-  const { private: privateKey, public: publicKey } = ssh2.utils.generateKeyPairSync('ed25519');
-  return { privateKey, publicBase64: publicKey.split(' ')[1] ?? '' };
+  const { wire, point, secret } = generateKey();
+  const check = randomBytes(4);
+  const section = Buffer.concat([check, check, sized(TYPE), sized(point), sized(secret), sized(Buffer.from('rootport'))]);
+  const padding = Buffer.from(Array.from({ length: (8 - (section.length % 8)) % 8 }, (_, i) => i + 1));
+  const none = sized(Buffer.from('none'));
+  // OpenSSH: PROTOCOL.key, "openssh-key-v1".
+  const body = Buffer.concat([
+    Buffer.from('openssh-key-v1\0'), none, none, sized(Buffer.alloc(0)), uint32(1), sized(wire),
+    sized(Buffer.concat([section, padding])),
+  ]).toString('base64').replace(/.{70}/g, '$&\n').trimEnd();
+  return {
+    privateKey: `-----BEGIN OPENSSH PRIVATE KEY-----\n${body}\n-----END OPENSSH PRIVATE KEY-----\n`,
+    publicBase64: wire.toString('base64'),
+  };
+}
+
+const TYPE = Buffer.from('ssh-ed25519');
+
+/** `wire`: the public key as SSH sends it (RFC 8709, section 4); `secret`: seed, then public point. */
+function generateKey(): { wire: Buffer; point: Buffer; secret: Buffer } {
+  const { d = '', x = '' } = generateKeyPairSync('ed25519').privateKey.export({ format: 'jwk' });
+  const point = Buffer.from(x, 'base64url');
+  return { wire: Buffer.concat([sized(TYPE), sized(point)]), point, secret: Buffer.concat([Buffer.from(d, 'base64url'), point]) };
 }
 
 function sized(bytes: Buffer): Buffer {
-  const length = Buffer.alloc(4);
-  length.writeUInt32BE(bytes.length);
-  return Buffer.concat([length, bytes]);
+  return Buffer.concat([uint32(bytes.length), bytes]);
+}
+
+function uint32(value: number): Buffer {
+  const bytes = Buffer.alloc(4);
+  bytes.writeUInt32BE(value);
+  return bytes;
 }

@@ -1,5 +1,5 @@
 // Programs of the guest: Debian's out of a package tree, or a static busybox and dropbear handed over.
-import { existsSync } from 'node:fs';
+import { existsSync, statSync } from 'node:fs';
 import { lstat, readFile, readlink, symlink } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { execa } from 'execa';
@@ -72,7 +72,7 @@ function ownUserland(own: OwnUserland): Userland {
     if (!existsSync(path)) throw new UsageError(`the userland's ${name} ${path as string} does not exist`);
   }
   return {
-    key: JSON.stringify(own),
+    key: JSON.stringify([own, Object.values(own).map((path: string) => [statSync(path).size, statSync(path).mtimeMs])]),
     tools: (tool) => [tool],
     async depmod(base, release) {
       await symlink('usr/lib', join(base, 'lib'));

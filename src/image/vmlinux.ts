@@ -5,6 +5,8 @@ import { execa } from 'execa';
 import { EnvironmentError, UsageError } from '../errors.ts';
 import { isElf } from './elf.ts';
 
+const DAMAGED_HINT = 'was the file copied whole? build or fetch it again';
+
 /** Runs `xz` or `zstd` on standard input: from a package tree, or the host's. */
 export type Decompressor = (tool: 'xz' | 'zstd') => [file: string, ...args: string[]];
 
@@ -31,12 +33,20 @@ export async function extractVmlinux(image: Buffer, decompressor: Decompressor):
 async function decompress(payload: Buffer, decompressor: Decompressor): Promise<Buffer> {
   const magic = payload.toString('hex', 0, 6);
   if (isElf(payload)) return payload;
-  if (magic.startsWith('1f8b')) return gunzipSync(payload);
+  if (magic.startsWith('1f8b')) return gunzip(payload);
   if (magic === 'fd377a585a00') return pipe([...decompressor('xz'), '-dc', '--single-stream'], payload);
   if (magic.startsWith('28b52ffd')) return pipe([...decompressor('zstd'), '-dc'], payload);
   throw new UsageError(`the kernel is compressed in a way that is not known here (magic ${magic})`, {
     hint: 'give the uncompressed vmlinux of the kernel tree instead of the bzImage',
   });
+}
+
+function gunzip(payload: Buffer): Buffer {
+  try {
+    return gunzipSync(payload);
+  } catch (cause) {
+    throw new UsageError(`what shall be decompressed is damaged: ${(cause as Error).message}`, { cause, hint: DAMAGED_HINT });
+  }
 }
 
 /** Decompressed bytes of a file that may be compressed as kernel modules are (.xz, .zst, .gz). */
@@ -47,6 +57,10 @@ export async function decompressFile(name: string, bytes: Buffer, decompressor: 
 async function pipe(command: string[], input: Buffer): Promise<Buffer> {
   const [file = '', ...args] = command;
   const result = await execa(file, args, { input, encoding: 'buffer', maxBuffer: 2 ** 30, reject: false });
+  if (result.failed && result.exitCode !== undefined) {
+    const said = Buffer.from(result.stderr).toString().trim();
+    throw new UsageError(`what shall be decompressed is damaged: ${said}`, { cause: result, hint: DAMAGED_HINT });
+  }
   if (result.failed) {
     throw new EnvironmentError(`${file} could not decompress the kernel: ${result.shortMessage ?? ''}`, {
       cause: result, hint: 'install xz-utils and zstd, or give an uncompressed vmlinux',

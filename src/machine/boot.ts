@@ -37,12 +37,12 @@ export async function boot(options: BootOptions = {}): Promise<Machine> {
   checkOptions(options);
   const type = options.machine ?? q35();
   const preset = findPreset(type.preset);
+  const ports = portIds(preset, type.ports ?? 4);
   const parts = await resolveParts(options);
   const accel = parts.accelerator.name;
   const timeoutMs = options.timeoutMs ?? BOOT_TIMEOUT_MS[accel];
   const { path: directory } = await dir({ prefix: 'rootport-', mode: 0o700, unsafeCleanup: true });
   const plain = options.bootMode === 'plain';
-  const ports = portIds(preset, type.ports ?? 4);
   const clientKey = generateClientKey();
   const nonce = randomBytes(12).toString('hex');
   const trouble = new Trouble();

@@ -7,14 +7,14 @@ import { randomBytes } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { mkdir, readdir, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { homedir } from 'node:os';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { execa } from 'execa';
 import { EnvironmentError } from '../errors.ts';
 import type { Progress } from './progress.ts';
 
 /** `$ROOTPORT_CACHE`, else `$XDG_CACHE_HOME/rootport`, else `~/.cache/rootport`. */
 export function cacheRoot(env: NodeJS.ProcessEnv = process.env): string {
-  if (env['ROOTPORT_CACHE']) return env['ROOTPORT_CACHE'];
+  if (env['ROOTPORT_CACHE']) return resolve(env['ROOTPORT_CACHE']);
   return join(env['XDG_CACHE_HOME'] || join(homedir(), '.cache'), 'rootport');
 }
 
@@ -47,7 +47,7 @@ export async function ensureEntry(
     if (meanwhile !== undefined) return meanwhile;
     const final = entryPath(kind, key);
     const partial = join(cacheRoot(), 'partial', `${kind}-${key}-${randomBytes(6).toString('hex')}`);
-    await sweepPartials(`${kind}-${key}-`);
+    await sweepPartials(`${kind}-${key}`);
     await mkdir(partial, { recursive: true });
     try {
       await build(partial);
@@ -64,10 +64,10 @@ export async function ensureEntry(
 }
 
 /** What a killed run left of this very entry; safe, since the caller holds the entry's lock. */
-async function sweepPartials(prefix: string): Promise<void> {
+async function sweepPartials(entry: string): Promise<void> {
   const directory = join(cacheRoot(), 'partial');
   const names = await readdir(directory).catch(() => [] as string[]);
-  await Promise.all(names.filter((name) => name.startsWith(prefix))
+  await Promise.all(names.filter((name) => name.replace(/-[0-9a-f]{12}$/, '') === entry)
     .map((name) => rm(join(directory, name), { recursive: true, force: true })));
 }
 

@@ -28,6 +28,9 @@ export async function hostMirror(env: NodeJS.ProcessEnv = process.env): Promise<
     ['indextargets', '--no-release-info', 'Created-By: Packages', '--format', '$(REPO_URI)|$(RELEASE)'],
     { reject: false },
   );
+  if (listing.failed && listing.code !== 'ENOENT') {
+    throw new EnvironmentError(`apt-get cannot list its sources: ${listing.stderr.trim()}`, { cause: listing, hint: HAND_OVER });
+  }
   if (listing.failed) {
     throw new EnvironmentError('apt-get is not on this host, and the cache does not have what was asked for', {
       cause: listing, hint: HAND_OVER,

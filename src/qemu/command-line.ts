@@ -88,10 +88,7 @@ export function placement(preset: MachinePreset, port: string): Placement {
   return { bus: preset.bus, addr: `0x${(FIRST_PORT_SLOT - 8 + index).toString(16)}` };
 }
 
-/**
- * A modest CPU boots quicker under TCG than `max`; without rdrand the kernel waits for entropy.
- * Under KVM the host's own.
- */
+/** Under KVM the host's own; under TCG all that QEMU can do, rdrand among it: without, the kernel waits for entropy. */
 function cpuModel(accel: 'kvm' | 'tcg'): string {
   return accel === 'kvm' ? 'host' : 'max';
 }

@@ -41,7 +41,13 @@ export function findPreset(name: string): MachinePreset {
   return { name, ...preset };
 }
 
+/** Slots of a conventional bus from the first that is given out (8) to the harness's own network card (0x1e). */
+const CONVENTIONAL_SLOTS_MAX = 0x1e - 8;
+
 /** Ids of the machine's hot-pluggable sockets, in slot order. */
 export function portIds(preset: MachinePreset, ports: number): string[] {
+  if (preset.portDriver === undefined && ports > CONVENTIONAL_SLOTS_MAX) {
+    throw new UsageError(`ports: ${ports} do not fit onto ${preset.bus}, which has slots for ${CONVENTIONAL_SLOTS_MAX}`, { hint: 'q35({ ports: n }) has up to 64' });
+  }
   return Array.from({ length: ports }, (_, i) => (preset.portDriver === undefined ? `slot${i + 1}` : `rp${i + 1}`));
 }
