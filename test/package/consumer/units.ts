@@ -1,0 +1,1 @@
+export const KIB: number = 1024;
