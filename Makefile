@@ -3,7 +3,7 @@
 
 # The driver suites, against a real guest.
 run: node_modules/.installed
-	npx --no-install rootport run
+	node dist/cli/main.js run
 
 # Lint, types, unit tests, then everything that needs QEMU.
 test: node_modules/.installed

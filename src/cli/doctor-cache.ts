@@ -10,9 +10,10 @@ import { findProgram } from './doctor-host.ts';
 /** What a first run of one QEMU and one kernel takes, measured and rounded up: trees, builds, and .debs beside them. */
 const FIRST_RUN_BYTES = 1.2e9;
 
-export const HAND_OVER_INSTEAD =
+const HAND_OVER_INSTEAD =
   'on a host without apt: ROOTPORT_QEMU=/path/to/qemu-system-x86_64 ROOTPORT_KERNEL=/path/to/built/kernel/tree ' +
-  'ROOTPORT_BUSYBOX=... ROOTPORT_DROPBEAR=... (both static); or bring a filled cache (ROOTPORT_CACHE)';
+  '(or an image, with ROOTPORT_KERNEL_MODULES and ROOTPORT_KERNEL_BUILD) ROOTPORT_BUSYBOX=... ROOTPORT_DROPBEAR=... ' +
+  '(both static); or bring a filled cache (ROOTPORT_CACHE)';
 
 /** @param uncached what is not in the cache yet; when that is nothing, apt is not needed */
 export async function packageChecks(uncached: readonly string[]): Promise<Check[]> {

@@ -4,6 +4,7 @@ import { type Command, InvalidArgumentError } from 'commander';
 import { ProtocolError, UsageError } from '../errors.ts';
 import { cacheRoot } from '../packages/index.ts';
 import { EXIT, EXIT_CODES_HELP } from './exit-codes.ts';
+import { onInterrupt } from './interrupts.ts';
 import { listSuites, runJest } from './jest-child.ts';
 import { addMachineOptions, bootOptions, machineEnv, type MachineOptions } from './machine-options.ts';
 import { machineLine, prepare } from './preparation.ts';
@@ -59,6 +60,10 @@ function checkPattern(pattern: string | undefined): void {
 
 async function repeat(project: SuiteProject, files: readonly string[], options: RunOptions): Promise<number> {
   const runs: RunResult[] = [];
+  const sayTally = (): void => {
+    if (options.repeat > 1 && runs.length > 0) say(`${runs.length} runs:\n${tally(runs, (file) => suiteName(file, project.root))}`);
+  };
+  const forget = onInterrupt(sayTally);
   for (let index = 1; index <= options.repeat; index += 1) {
     const beganAt = performance.now();
     const { exitCode, outcomes } = await runJest(project, jestArgs(files, options), machineEnv(options));
@@ -70,7 +75,8 @@ async function repeat(project: SuiteProject, files: readonly string[], options: 
     runs.push(result);
     if (options.repeat > 1) say(`run ${index} of ${options.repeat}: ${worst(result.values())}, ${Math.round((performance.now() - beganAt) / 1000)} s`);
   }
-  if (options.repeat > 1) say(`${options.repeat} runs:\n${tally(runs, (file) => suiteName(file, project.root))}`);
+  forget();
+  sayTally();
   return exitCodeOfRuns(runs);
 }
 
