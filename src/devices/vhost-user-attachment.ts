@@ -28,7 +28,7 @@ export async function attachVhostUser(site: AttachSite, options: VhostUserAttach
   const once = (detach: () => Promise<void>) => (): Promise<void> => (detached ??= detach().finally(options.onDetached));
 
   if (options.mute) {
-    const close = await listenMute(chardev.path);
+    const close = await listenMute(chardev.path, site.log);
     return { ...shape, detach: once(close) };
   }
   const backend = VhostUserBackend.listen({ path: chardev.path, device: steered.device, onError: site.fail, log: site.log });
@@ -46,10 +46,11 @@ export async function attachVhostUser(site: AttachSite, options: VhostUserAttach
 }
 
 /** A listener that says nothing to whoever connects. Resolves to what closes it. */
-async function listenMute(path: string): Promise<() => Promise<void>> {
+async function listenMute(path: string, log: (line: string) => void): Promise<() => Promise<void>> {
   const sockets = new Set<Socket>();
   const server = createServer((socket) => {
     sockets.add(socket);
+    log('vhost-user: a front end connected, and is never answered');
     socket.on('error', () => socket.destroy()).on('close', () => sockets.delete(socket)).resume();
   });
   await new Promise<void>((resolve, reject) => {
