@@ -89,6 +89,7 @@ const suites: [string, string, Record<string, Failure>][] = [
       says: [
         /^DeadlineError: waited 6 s for QEMU's answer to device_add of vhost-user-blk-pci \(virtio-blk in rp1\), and it did not happen$/m,
         /hint: QEMU stands still until the device's back end answers it/,
+        /log of the devices' back ends:\n +dev\d: vhost-user: a front end connected, and is never answered\n/,
       ],
     },
   }],

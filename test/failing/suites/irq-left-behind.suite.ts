@@ -1,5 +1,6 @@
 // Must fail: a driver whose remove() leaves its MSI vector and handler behind. The kernel warns of it, once a
-// boot: each test has a machine of its own.
+// boot: each test has a machine of its own. What such a vector does to a kernel afterwards is not defined:
+// 6.1 bears it, 6.12 faults on it at the next look at /proc/interrupts. So this suite names its kernel.
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { expect, test } from '@jest/globals';
@@ -8,6 +9,7 @@ import { useMachine } from 'rootport/jest';
 
 const module = join(dirname(fileURLToPath(import.meta.url)), '../modules/leaky');
 const vm = useMachine({
+  kernel: '6.1',
   fresh: 'test',
   afterBoot: async (machine) => { await machine.guest.loadModule(await machine.buildModule(module)); },
 });
