@@ -1,8 +1,11 @@
-// What one run of Jest came to, by suite, and the tally over several runs. Failed and errored are told
-// apart by what the tests failed with: only errors of the environment are the host's fault (exit code 3).
+// What one run of Jest came to, by suite, and the tally over several runs. Failed and errored are told apart
+// as the reporter does it; and of the errored those where only the host lacked something (exit code 3).
 // Source: @jest/test-result's AggregatedResult.
+import { failureOf } from '../report/results.ts';
 
-export type Outcome = 'passed' | 'failed' | 'environment';
+/** From good to bad. `environment`: every failure is an EnvironmentError. */
+const OUTCOMES = ['passed', 'environment', 'errored', 'failed'] as const;
+export type Outcome = (typeof OUTCOMES)[number];
 
 /** By test file, absolute; files of which no test was asked for are left out. */
 export type RunResult = ReadonlyMap<string, Outcome>;
@@ -14,9 +17,9 @@ export const RESULTS_FD = 3;
 export interface JestResults {
   readonly testResults: readonly {
     readonly testFilePath: string;
-    /** All its failures as text; for a file that did not load, why. */
     readonly failureMessage?: string | null;
-    readonly testExecError?: unknown;
+    /** Why the file could not be run, or what failed outside of its tests. */
+    readonly testExecError?: { readonly message?: string; readonly stack?: string | null };
     readonly testResults: readonly { readonly status: string; readonly failureMessages: readonly string[] }[];
   }[];
 }
@@ -24,12 +27,20 @@ export interface JestResults {
 export function outcomesOf({ testResults: files }: JestResults): RunResult {
   const outcomes = new Map<string, Outcome>();
   for (const { testFilePath, failureMessage, testExecError, testResults } of files) {
-    const failures = testResults.filter(({ status }) => status === 'failed').flatMap(({ failureMessages }) => failureMessages);
-    if (failures.length > 0) outcomes.set(testFilePath, failures.every(isEnvironment) ? 'environment' : 'failed');
-    else if (testExecError != null || failureMessage) outcomes.set(testFilePath, 'failed');
+    const failed = testResults.filter(({ status }) => status === 'failed');
+    const stacks = failed.flatMap(({ failureMessages }) => failureMessages);
+    if (failed.length > 0) outcomes.set(testFilePath, outcomeOfFailures(stacks));
+    else if (testExecError != null || failureMessage) outcomes.set(testFilePath, outcomeOfFailures([testExecError?.stack ?? testExecError?.message ?? failureMessage ?? '']));
     else if (testResults.some(({ status }) => status === 'passed')) outcomes.set(testFilePath, 'passed');
   }
   return outcomes;
+}
+
+function outcomeOfFailures(stacks: readonly string[]): Outcome {
+  return stacks.length === 0 ? 'errored' : worst(stacks.map((stack) => {
+    const { name, outcome } = failureOf(stack);
+    return name === 'EnvironmentError' || name === 'SystemCallError' ? 'environment' : outcome;
+  }));
 }
 
 /** Undefined when Jest handed none over: it ended before it had results. */
@@ -37,15 +48,9 @@ export function parseOutcomes(text: string): RunResult | undefined {
   return text === '' ? undefined : new Map(JSON.parse(text) as [string, Outcome][]);
 }
 
-/** A stack's first word is the error's name (src/errors.ts); SystemCallError is an EnvironmentError. */
-function isEnvironment(stack: string): boolean {
-  return /^(EnvironmentError|SystemCallError): /.test(stack);
-}
-
-/** The worst of them: one failed suite is a failed run, whatever the host lacks besides. */
+/** One failed suite is a failed run, whatever the host lacks besides. */
 export function worst(outcomes: Iterable<Outcome>): Outcome {
-  const all = new Set(outcomes);
-  return all.has('failed') ? 'failed' : all.has('environment') ? 'environment' : 'passed';
+  return [...outcomes].reduce((one, other) => (OUTCOMES.indexOf(other) > OUTCOMES.indexOf(one) ? other : one), 'passed');
 }
 
 /** A line a suite: `virtio-blk  9/10  failed in run 4`. */
@@ -54,9 +59,9 @@ export function tally(runs: readonly RunResult[], nameOf: (file: string) => stri
   const rows = files.map((file) => {
     const outcomes = runs.map((one, index) => ({ run: index + 1, outcome: one.get(file) }));
     const ran = outcomes.filter(({ outcome }) => outcome !== undefined);
-    const notes = (['failed', 'environment'] as const).map((bad) => ({ bad, at: ran.filter(({ outcome }) => outcome === bad).map(({ run }) => run) }))
+    const notes = (['failed', 'errored', 'environment'] as const).map((bad) => ({ bad, at: ran.filter(({ outcome }) => outcome === bad).map(({ run }) => run) }))
       .filter(({ at }) => at.length > 0)
-      .map(({ bad, at }) => `${bad === 'failed' ? 'failed' : 'the host lacked something'} in run ${at.join(', ')}`);
+      .map(({ bad, at }) => `${bad === 'environment' ? 'the host lacked something' : bad} in run ${at.join(', ')}`);
     const passed = ran.filter(({ outcome }) => outcome === 'passed').length;
     return [nameOf(file), `${passed}/${runs.length}`, notes.join('; ')] as const;
   });

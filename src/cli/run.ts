@@ -96,7 +96,8 @@ function allFailed(outcomes: RunResult): RunResult {
 function exitCodeOfRuns(runs: readonly RunResult[]): number {
   switch (worst(runs.flatMap((one) => [...one.values()]))) {
     case 'passed': return EXIT.passed;
-    case 'failed': return EXIT.failed;
+    case 'failed':
+    case 'errored': return EXIT.failed;
     case 'environment':
       process.stderr.write('error: every failure above is the host\'s: it lacks something\n  hint: rootport doctor tells what\n');
       return EXIT.environment;

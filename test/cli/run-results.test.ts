@@ -12,18 +12,28 @@ describe('the outcome of a suite', () => {
   test.each([
     ['all tests passed', [other('passed'), other('passed')], 'passed'],
     ['some passed and the rest were skipped', [other('passed'), other('pending')], 'passed'],
-    ['one failed', [other('passed'), failed('expect(received).toBe(expected)')], 'failed'],
+    ['a claim does not hold', [other('passed'), failed('Error: expect(received).toBe(expected)')], 'failed'],
+    ['the guest\'s kernel faulted', [failed('GuestFault: the guest kernel reported: panic')], 'failed'],
+    ['one test did not get as far as telling', [other('passed'), failed('DeadlineError: waited 5 s')], 'errored'],
+    ['a test failed and says nothing', [failed()], 'errored'],
     ['every failure is the environment\'s', [other('passed'), failed(ENVIRONMENT), failed('SystemCallError: bind: EMFILE')], 'environment'],
     ['one failure is not the environment\'s', [failed(ENVIRONMENT), failed('GuestFault: panic')], 'failed'],
-    ['one test failed of both', [failed(ENVIRONMENT, 'Error: x')], 'failed'],
-    ['an assertion only quotes an EnvironmentError', [failed('Error: expected\nEnvironmentError: x')], 'failed'],
+    ['one test failed of both', [failed(ENVIRONMENT, 'Error: x')], 'errored'],
+    ['an error only quotes an EnvironmentError', [failed('Error: expected\nEnvironmentError: x')], 'errored'],
     ['all were skipped: none was asked for', [other('pending'), other('todo')], undefined],
   ] as const)('%s', (_condition, tests, expected) => {
     expect(outcome(tests.map(({ status, failureMessages }) => ({ status, failureMessages: [...failureMessages] })))).toBe(expected);
   });
 
-  test('a file that did not load failed', () => {
-    expect(outcome([], { testExecError: { message: 'x' }, failureMessage: 'Test suite failed to run' })).toBe('failed');
+  test.each([
+    ['a file that does not load errored', { message: 'Cannot find module ./x' }, 'errored'],
+    ['one whose import finds that the host lacks something is the environment\'s', { message: '', stack: ENVIRONMENT }, 'environment'],
+  ])('%s', (_condition, testExecError, expected) => {
+    expect(outcome([], { testExecError, failureMessage: 'Test suite failed to run' })).toBe(expected);
+  });
+
+  test('a tear-down that failed after tests that passed is not passed', () => {
+    expect(outcome([other('passed')].map((one) => ({ ...one, failureMessages: [] })), { testExecError: { message: 'Error: no' } })).toBe('errored');
   });
 });
 
@@ -34,7 +44,8 @@ test('outcomes come through the pipe as they were, and an empty pipe is none', (
 });
 
 test.each([
-  [['passed', 'passed'], 'passed'], [['passed', 'environment'], 'environment'], [['environment', 'failed', 'passed'], 'failed'],
+  [['passed', 'passed'], 'passed'], [['passed', 'environment'], 'environment'], [['environment', 'errored'], 'errored'],
+  [['environment', 'failed', 'errored', 'passed'], 'failed'], [[], 'passed'],
 ] as [Outcome[], Outcome][])('the worst of %j is %s', (outcomes, expected) => {
   expect(worst(outcomes)).toBe(expected);
 });
