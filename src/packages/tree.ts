@@ -1,8 +1,8 @@
 // Debian packages laid out as trees in the cache, without root: QEMU, kernels, headers, userland.
 // The recipes are data, in images/trees.json.
 import { readFileSync } from 'node:fs';
-import { mkdir, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
-import { availableParallelism, tmpdir } from 'node:os';
+import { mkdir, readdir, rm, writeFile } from 'node:fs/promises';
+import { availableParallelism } from 'node:os';
 import { basename, join } from 'node:path';
 import { createHash } from 'node:crypto';
 import { execa } from 'execa';
@@ -31,7 +31,8 @@ export function treeNames(): string[] {
 }
 
 function find(name: string): { recipe: Recipe; key: string } {
-  const recipe = recipes()[name];
+  const all = recipes();
+  const recipe = Object.hasOwn(all, name) ? all[name] : undefined;
   if (recipe === undefined) {
     throw new UsageError(`there is no package tree named ${JSON.stringify(name)}`, {
       hint: `the trees are ${treeNames().join(', ')}`,
@@ -56,7 +57,9 @@ export async function ensureTree(name: string, progress: Progress): Promise<stri
   const { recipe, key } = find(name);
   return ensureEntry('trees', key, progress, async (directory) => {
     progress.start(`${recipe.title}: fetching the package lists`);
-    const work = await mkdtemp(join(tmpdir(), 'rootport-apt-'));
+    // Inside the entry that is being built: what a killed run leaves is swept with it.
+    const work = join(directory, '.apt');
+    await mkdir(work);
     try {
       const apt = await Apt.open(work, { name: recipe.suite, backports: recipe.backports === true }, progress);
       const only = new RegExp(recipe.only ?? '');

@@ -34,7 +34,7 @@ export const pc = (options: Options = {}): MachineType => ({ preset: 'pc', ...op
 
 export function findPreset(name: string): MachinePreset {
   const presets = JSON.parse(readFileSync(packageFile('qemu/machines.json'), 'utf8')) as Record<string, Omit<MachinePreset, 'name'>>;
-  const preset = presets[name];
+  const preset = Object.hasOwn(presets, name) ? presets[name] : undefined;
   if (preset === undefined) {
     throw new UsageError(`there is no machine named ${JSON.stringify(name)}`, { hint: `the machines are ${Object.keys(presets).join(', ')}` });
   }

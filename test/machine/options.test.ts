@@ -1,0 +1,28 @@
+import { describe, expect, test } from '@jest/globals';
+import { edu } from '../../src/devices/edu/index.ts';
+import { UsageError } from '../../src/errors.ts';
+import { checkOptions, type BootOptions } from '../../src/machine/options.ts';
+import { q35 } from '../../src/qemu/preset.ts';
+
+describe('options of boot', () => {
+  test.each<[string, BootOptions, RegExp]>([
+    ['an unknown name', { kernle: '6.1' } as BootOptions, /no option "kernle"[^]*kernel/],
+    ['no CPU', { machine: q35({ cpus: 0 }) }, /cpus: 0/],
+    ['half a CPU', { machine: q35({ cpus: 1.5 }) }, /cpus: 1\.5/],
+    ['too many CPUs', { machine: q35({ cpus: 289 }) }, /cpus: 289/],
+    ['too little memory', { machine: q35({ memoryMiB: 127 }) }, /memoryMiB: 127/],
+    ['memory that is no number', { machine: q35({ memoryMiB: Number.NaN }) }, /memoryMiB: NaN/],
+    ['a negative number of ports', { machine: q35({ ports: -1 }) }, /ports: -1/],
+    ['too many ports', { machine: q35({ ports: 65 }) }, /ports: 65/],
+    ['more devices than ports', { machine: q35({ ports: 0 }), devices: [edu()] }, /1 devices do not fit into 0 ports/],
+  ])('with %s are a UsageError that says so', (_, options, message) => {
+    expect(() => checkOptions(options)).toThrow(UsageError);
+    expect(() => checkOptions(options)).toThrow(message);
+  });
+
+  test('at their limits are taken', () => {
+    for (const options of [{}, { machine: q35({ cpus: 288, memoryMiB: 128, ports: 64 }) }, { machine: q35({ ports: 1 }), devices: [edu()] }]) {
+      expect(() => checkOptions(options)).not.toThrow();
+    }
+  });
+});

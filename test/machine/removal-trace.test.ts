@@ -1,0 +1,36 @@
+// Lines as ftrace writes them (6.1), cut as the guest's grep cuts them.
+import { expect, test } from '@jest/globals';
+import { GuestCommandError, ProtocolError } from '../../src/errors.ts';
+import type { GuestShell } from '../../src/guest/kept-shell.ts';
+import { armRemovalTrace, readRemovals } from '../../src/machine/removal-trace.ts';
+
+const says = (stdout: string): GuestShell => ({ run: async () => ({ stdout, stderr: '' }) });
+const begin = (bdf: string): string => `remove_begin: (pci_device_remove+0x0/0xb0) bdf="${bdf}"\n`;
+const end = 'remove_end: (device_release_driver_internal+0x19c/0x200 <- pci_device_remove)\n';
+
+test('no line, no removal', async () => {
+  expect(await readRemovals(says(''))).toEqual([]);
+});
+
+test('a removal that was entered and left has returned; one that was only entered has not', async () => {
+  expect(await readRemovals(says(begin('0000:01:00.0') + end + begin('0000:02:00.0')))).toEqual([
+    { bdf: '0000:01:00.0', returned: true }, { bdf: '0000:02:00.0', returned: false },
+  ]);
+});
+
+test('one inside another ends before it', async () => {
+  expect(await readRemovals(says(begin('0000:00:10.0') + begin('0000:01:00.0') + end))).toEqual([
+    { bdf: '0000:00:10.0', returned: false }, { bdf: '0000:01:00.0', returned: true },
+  ]);
+});
+
+test('the same function twice is two removals, and an end without a beginning is none', async () => {
+  expect(await readRemovals(says(end + begin('0000:01:00.0') + end + begin('0000:01:00.0') + end))).toHaveLength(2);
+});
+
+test('a kernel without kprobes has no witness; any other failure is told', async () => {
+  const failing = (error: Error): GuestShell => ({ run: async () => { throw error; } });
+  expect(await armRemovalTrace(says(''))).toBe(true);
+  expect(await armRemovalTrace(failing(new GuestCommandError('echo', 1, undefined, '', 'nonexistent')))).toBe(false);
+  await expect(armRemovalTrace(failing(new ProtocolError('the shell ended')))).rejects.toThrow(ProtocolError);
+});

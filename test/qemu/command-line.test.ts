@@ -1,0 +1,106 @@
+import { describe, expect, test } from '@jest/globals';
+import { commandLine, placement, shellQuote, type CommandLineSpec } from '../../src/qemu/command-line.ts';
+import { findPreset } from '../../src/qemu/preset.ts';
+
+function spec(preset: string, changes: Partial<CommandLineSpec> = {}): CommandLineSpec {
+  return {
+    name: 'rootport-x1', preset: findPreset(preset), ports: 2, accel: 'tcg', cpus: 1, memoryMiB: 256,
+    kernel: '/k/vmlinux', initramfs: '/i/initramfs.cpio', append: ['console=ttyS0', 'quiet'], devices: [],
+    qmpFd: 3, consoleFd: 4, network: true, extraArgs: [], ...changes,
+  };
+}
+
+/** Options that may stand more than once, in order. */
+const valuesOf = (args: readonly string[], option: string): string[] => args.filter((_, i) => args[i - 1] === option);
+
+test('a q35 with two ports is this line', () => {
+  expect(commandLine(spec('q35'))).toEqual([
+    '-name', 'rootport-x1', '-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot',
+    '-machine', `${findPreset('q35').machine},accel=tcg,memory-backend=ram`,
+    '-cpu', 'max', '-smp', '1', '-m', '256M',
+    '-object', 'memory-backend-memfd,id=ram,size=256M,share=on',
+    '-kernel', '/k/vmlinux', '-initrd', '/i/initramfs.cpio', '-append', 'console=ttyS0 quiet',
+    '-chardev', 'socket,id=qmp,fd=3', '-mon', 'chardev=qmp,mode=control',
+    '-chardev', 'socket,id=console,fd=4', '-serial', 'chardev:console',
+    '-netdev', 'user,id=rootport-net,restrict=on,hostfwd=tcp:127.0.0.1:0-:22',
+    '-device', 'virtio-net-pci,id=rootport-nic,netdev=rootport-net,romfile=,bus=pcie.0,addr=0x1e',
+    '-device', 'pcie-root-port,id=rp1,bus=pcie.0,chassis=1,slot=1,addr=0x10.0,multifunction=on',
+    '-device', 'pcie-root-port,id=rp2,bus=pcie.0,chassis=2,slot=2,addr=0x10.1',
+  ]);
+});
+
+describe('by machine', () => {
+  test('native hot-plug adds the global that turns ACPI\'s off, and nothing else', () => {
+    const native = commandLine(spec('q35-native-hotplug'));
+    const global = native.indexOf('-global');
+    expect(native[global + 1]).toBe('ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off');
+    expect(native.toSpliced(global, 2)).toEqual(commandLine(spec('q35')));
+  });
+
+  test('an IOMMU comes before every other device', () => {
+    expect(valuesOf(commandLine(spec('q35-iommu')), '-device')[0]).toMatch(/^intel-iommu,/);
+  });
+
+  test('pc has no root ports: its network card and devices are on pci.0', () => {
+    const place = placement(findPreset('pc'), 'slot2');
+    const args = commandLine(spec('pc', { devices: [{ id: 'dev0', driver: 'edu', properties: {}, chardevs: [], place }] }));
+    expect(valuesOf(args, '-device')).toEqual([
+      'virtio-net-pci,id=rootport-nic,netdev=rootport-net,romfile=,bus=pci.0,addr=0x1e', 'edu,id=dev0,bus=pci.0,addr=0x9',
+    ]);
+  });
+
+  test('KVM takes the host\'s CPU', () => {
+    const args = commandLine(spec('q35', { accel: 'kvm', cpus: 4, memoryMiB: 1024 }));
+    expect([valuesOf(args, '-cpu'), valuesOf(args, '-smp'), valuesOf(args, '-m')]).toEqual([['host'], ['4'], ['1024M']]);
+    expect(valuesOf(args, '-machine')[0]).toContain(',accel=kvm,');
+  });
+
+  test('without a network there is no card and no forward', () => {
+    expect(commandLine(spec('q35', { network: false })).join(' ')).not.toMatch(/netdev|hostfwd|virtio-net/);
+  });
+});
+
+describe('ports', () => {
+  test('sixty-four have addresses, chassis and slots of their own, each first function multifunction', () => {
+    const ports = valuesOf(commandLine(spec('q35', { ports: 64 })), '-device').filter((one) => one.startsWith('pcie-root-port'));
+    const addresses = ports.map((one) => /addr=(0x[0-9a-f]+\.\d)/.exec(one)?.[1]);
+    expect([new Set(addresses).size, addresses[8], addresses[63]]).toEqual([64, '0x11.0', '0x17.7']);
+    expect(ports.filter((one) => one.endsWith('multifunction=on'))).toHaveLength(8);
+    expect(new Set(ports.map((one) => /chassis=(\d+)/.exec(one)?.[1])).size).toBe(64);
+  });
+
+  test('a device on q35 goes onto its port\'s bus', () => {
+    expect(placement(findPreset('q35'), 'rp3')).toEqual({ bus: 'rp3' });
+  });
+});
+
+describe('cold devices', () => {
+  test('have their chardevs before them, and commas in values doubled', () => {
+    const args = commandLine(spec('q35', { devices: [{
+      id: 'dev0', driver: 'vhost-user-blk-pci', properties: { chardev: 'c0', serial: 'a,b', 'num-queues': 2, share: true, rom: false },
+      chardevs: [{ id: 'c0', path: '/tmp/a,b/sock' }], place: { bus: 'rp1' },
+    }] }));
+    expect(args.slice(-4)).toEqual([
+      '-chardev', 'socket,id=c0,path=/tmp/a,,b/sock',
+      '-device', 'vhost-user-blk-pci,id=dev0,chardev=c0,serial=a,,b,num-queues=2,share=on,rom=off,bus=rp1',
+    ]);
+  });
+
+  test('come after the ports, and extra arguments last', () => {
+    const args = commandLine(spec('q35', {
+      devices: [{ id: 'dev0', driver: 'edu', properties: {}, chardevs: [], place: { bus: 'rp1' } }], extraArgs: ['-trace', 'x'],
+    }));
+    expect(args.slice(-2)).toEqual(['-trace', 'x']);
+    expect(args.findIndex((one) => one.startsWith('edu,'))).toBeGreaterThan(args.findIndex((one) => one.includes('id=rp2')));
+  });
+});
+
+test('it is a function of its argument alone, which it leaves as it is', () => {
+  const given = Object.freeze(spec('q35', { append: Object.freeze(['a']) as readonly string[] }));
+  expect(commandLine(given)).toEqual(commandLine(given));
+});
+
+test.each([['plain-1.2/x,y=z', 'plain-1.2/x,y=z'], ['two words', '\'two words\''], ['it\'s', '\'it\'\\\'\'s\''], ['', '\'\''], ['$HOME', '\'$HOME\'']])(
+  'for a shell %j is the word %s', (word, quoted) => {
+    expect(shellQuote(word)).toBe(quoted);
+  });
