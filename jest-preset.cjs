@@ -22,6 +22,8 @@ module.exports = {
       sourceMaps: 'inline',
     }],
   },
+  // TypeScript's own way to import ./x.ts is './x.js'.
+  moduleNameMapper: { '^(\\.{1,2}/.*)\\.js$': ['$1.js', '$1.ts'] },
   // A wait inside a machine has its own deadline that says what it waited for; this is above all of them.
   testTimeout: 120_000,
   // A machine under TCG keeps one CPU busy.

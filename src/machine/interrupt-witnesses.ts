@@ -182,7 +182,9 @@ function sent({ trace, traceMissing, messages, vectors, mode }: Raw, before: Int
   if (messages.every((message) => message === undefined)) return { missing: 'the table\'s messages are remapped, or its BAR is off' };
   return {
     counts: Array.from({ length: vectors }, (_, vector) => {
-      const keys = new Set([messages[vector], earlier[vector]]); // the guest may have moved it to another CPU
+      // The guest may have moved it to another CPU since; what it said before may be another vector's by now.
+      const past = earlier[vector];
+      const keys = new Set([messages[vector], past !== undefined && messages.includes(past) ? undefined : past]);
       return [...keys].reduce((sum, key) => sum + (key === undefined ? 0 : (trace.get(key) ?? 0) - (before.get(key) ?? 0)), 0);
     }),
   };

@@ -26,11 +26,11 @@ export function startJest(suite: string, args: readonly string[] = [], env: Reco
   });
 }
 
-export async function runJest(suite: string, args: readonly string[] = []): Promise<ChildRun> {
+export async function runJest(suite: string, env: Record<string, string> = {}): Promise<ChildRun> {
   const directory = await mkdtemp(join(tmpdir(), 'child-jest-'));
   try {
     const json = join(directory, 'jest.json'), record = join(directory, 'nested/record.json');
-    const child = startJest(suite, ['--json', `--outputFile=${json}`, ...args], { ROOTPORT_RESULTS: record });
+    const child = startJest(suite, ['--json', `--outputFile=${json}`], { ...env, ROOTPORT_RESULTS: record });
     let text = '';
     child.stderr?.on('data', (chunk: Buffer) => { text += chunk.toString(); });
     child.stdout?.resume();

@@ -1,4 +1,5 @@
-// The matchers, seen to fail: each false claim of fixtures/false-claims.suite.ts must fail, and tell why.
+// The matchers, seen to pass and to fail: fixtures/true-claims.suite.ts is true; each claim of
+// fixtures/false-claims.suite.ts must fail, and tell why.
 import { beforeAll, expect, test } from '@jest/globals';
 import { runJest, type ChildRun } from './child-jest.ts';
 
@@ -94,3 +95,15 @@ test.each([
   expect(text).toMatch(message);
   expect(text).not.toContain('repro:');
 });
+
+test.each([
+  ['the default QEMU and kernel', {}],
+  // Another spelling of MSI-X in /proc/interrupts, and of the trace.
+  ['QEMU 7.2 and Linux 6.12', { ROOTPORT_QEMU: '7.2', ROOTPORT_KERNEL: '6.12', ROOTPORT_ACCEL: 'tcg' }],
+])('claims that are true pass, with %s', async (_, env) => {
+  const { failures, exitCode, text } = await runJest('true-claims', env);
+  expect([...failures].filter(([, texts]) => texts.length > 0)).toEqual([]);
+  expect(failures.size).toBe(6);
+  expect(exitCode).toBe(0);
+  expect(text).toMatch(/^rootport: QEMU .*, Linux .*, tcg: /m);
+}, 300_000);

@@ -2,6 +2,7 @@
 import { edu, virtioBlk } from 'rootport';
 import { useMachine } from 'rootport/jest';
 import { KIB } from './units.ts';
+import { MIB } from './units.js'; // as TypeScript projects without allowImportingTsExtensions write it
 
 const vm = useMachine();
 
@@ -19,5 +20,5 @@ test('every queue of a hot-plugged disk has a vector of its own', async () => {
 
 test('edu has one BAR of 1 MiB', async () => {
   const fn = await vm.plug(edu());
-  await expect(fn).toHaveBar({ bar: 0, sizeBytes: 1024 * KIB, type: 'mem32' });
+  await expect(fn).toHaveBar({ bar: 0, sizeBytes: MIB, type: 'mem32' });
 });
