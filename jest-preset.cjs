@@ -1,6 +1,7 @@
 /* eslint-disable @typescript-eslint/no-require-imports -- Jest loads a preset by require */
 // `preset: 'rootport'`: everything that a project's Jest needs to run suites of rootport. Paths are
 // absolute, so that it works wherever npm put the package and what it stands on.
+const { availableParallelism } = require('node:os');
 const { join } = require('node:path');
 
 const dist = (file) => join(__dirname, 'dist/jest', file);
@@ -26,6 +27,6 @@ module.exports = {
   moduleNameMapper: { '^(\\.{1,2}/.*)\\.js$': ['$1.js', '$1.ts'] },
   // A wait inside a machine has its own deadline that says what it waited for; this is above all of them.
   testTimeout: 120_000,
-  // A machine under TCG keeps one CPU busy.
-  maxWorkers: '50%',
+  // A machine under TCG keeps one CPU busy, and its test hardly any; each takes 256 MiB.
+  maxWorkers: Math.min(8, availableParallelism()),
 };
