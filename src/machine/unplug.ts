@@ -1,4 +1,5 @@
 // Unplug, and what every side still shows of the function afterwards.
+import pRetry from 'p-retry';
 import { DeadlineError, QmpError } from '../errors.ts';
 import { closeFd, createEventfd } from '../native/index.ts';
 import { findByQdevId, type QueryPciBus } from '../pci/query-pci.ts';
@@ -84,17 +85,12 @@ async function fillDescriptors(machine: Machine, count: number): Promise<void> {
   }
 }
 
-/** The front end lets go of its chardev a moment after DEVICE_DELETED. */
-async function removeChardev(machine: Machine, id: string, timeoutMs: number): Promise<void> {
-  const giveUpAt = performance.now() + timeoutMs;
-  for (;;) {
-    try {
-      await machine.qmp.execute('chardev-remove', { id });
-      return;
-    } catch (error) {
-      if (!(error instanceof QmpError) || !/busy/.test(error.description) || performance.now() > giveUpAt) throw error;
-    }
-  }
+/** The front end lets go of its chardev a moment after DEVICE_DELETED, and no event says when. */
+function removeChardev(machine: Machine, id: string, timeoutMs: number): Promise<unknown> {
+  return pRetry(() => machine.qmp.execute('chardev-remove', { id }), {
+    minTimeout: 2, factor: 2, maxTimeout: 50, retries: Infinity, maxRetryTime: timeoutMs,
+    shouldRetry: ({ error }) => error instanceof QmpError && error.description.includes('busy'),
+  });
 }
 
 async function leftovers(machine: Machine, plugged: Plugged, fn: PciFunction, irqs: readonly number[]): Promise<Leftover[]> {

@@ -2,14 +2,14 @@
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
+import { afterAll, afterEach, beforeAll, describe, expect, test } from '@jest/globals';
 import { BootError, DeadlineError, EnvironmentError, GuestCommandError, GuestFault, MachineExitError, UsageError } from '../../src/errors.ts';
 import { edu } from '../../src/devices/edu/index.ts';
 import { boot } from '../../src/machine/boot.ts';
 import type { Machine } from '../../src/machine/machine.ts';
 import type { BootOptions } from '../../src/machine/options.ts';
 import { q35 } from '../../src/qemu/preset.ts';
-import { machineDirectories, machineProcesses } from './nothing-left.ts';
+import { machineDirectories, machineName, machineProcesses } from './nothing-left.ts';
 
 async function failure(work: Promise<unknown>): Promise<Error> {
   try {
@@ -21,11 +21,9 @@ async function failure(work: Promise<unknown>): Promise<Error> {
 }
 
 describe('a boot that cannot be', () => {
-  let before: { processes: number[]; directories: string[] };
-  beforeEach(() => { before = { processes: machineProcesses(), directories: machineDirectories() }; });
   afterEach(() => {
-    expect(machineProcesses().filter((pid) => !before.processes.includes(pid))).toEqual([]);
-    expect(machineDirectories().filter((name) => !before.directories.includes(name))).toEqual([]);
+    expect(machineProcesses(machineName(process.pid))).toEqual([]);
+    expect(machineDirectories(machineName(process.pid))).toEqual([]);
   });
 
   test.each<[string, BootOptions, new (...args: never[]) => Error, RegExp]>([

@@ -2,7 +2,10 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 
-/** Pids of QEMU processes whose -name is one of ours and whose parent is `parent` (or any). */
+/** How the machines of a process are named: by its pid, so that parallel workers do not see each other's. */
+export const machineName = (ownerPid: number): string => `rootport--${ownerPid}-`;
+
+/** Pids of QEMU processes whose -name begins so. */
 export function machineProcesses(name = 'rootport-'): number[] {
   return readdirSync('/proc').filter((entry) => /^\d+$/.test(entry)).filter((pid) => {
     try {
@@ -15,6 +18,6 @@ export function machineProcesses(name = 'rootport-'): number[] {
   }).map(Number);
 }
 
-export function machineDirectories(): string[] {
-  return readdirSync(tmpdir()).filter((name) => /^rootport-/.test(name) && !name.startsWith('rootport-apt-'));
+export function machineDirectories(name = 'rootport--'): string[] {
+  return readdirSync(tmpdir()).filter((directory) => directory.startsWith(name));
 }

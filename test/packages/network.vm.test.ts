@@ -11,7 +11,7 @@ import { afterEach, beforeEach, expect, test } from '@jest/globals';
 import { EnvironmentError } from '../../src/errors.ts';
 import { boot } from '../../src/machine/boot.ts';
 import { cachedTree, ensureTree, silentProgress } from '../../src/packages/index.ts';
-import { machineDirectories } from '../machine/nothing-left.ts';
+import { machineDirectories, machineName } from '../machine/nothing-left.ts';
 
 let scratch: string;
 const before = { ...process.env };
@@ -43,7 +43,7 @@ test('with a warm cache a machine boots, and apt-get is not so much as asked', a
 });
 
 test('with a cold cache and no network a boot is one EnvironmentError that says what to do, and leaves nothing', async () => {
-  const directories = machineDirectories();
+  const directories = machineDirectories(machineName(process.pid));
   process.env['ROOTPORT_CACHE'] = join(scratch, 'cache');
   process.env['ROOTPORT_DEBIAN_MIRROR'] = 'http://127.0.0.1:9/debian';
   const error = await boot().catch((one: unknown) => one) as EnvironmentError;
@@ -52,7 +52,7 @@ test('with a cold cache and no network a boot is one EnvironmentError that says 
   expect(error.hint).toMatch(/needs the network once.*ROOTPORT_CACHE/);
   expect(await readdir(join(scratch, 'cache', 'partial'))).toEqual([]);
   expect((await readdir(join(scratch, 'cache'))).sort()).toEqual(['locks', 'partial']);
-  expect(machineDirectories()).toEqual(directories);
+  expect(machineDirectories(machineName(process.pid))).toEqual(directories);
 });
 
 test('with a cold cache and no apt-get a boot says what can be handed over instead', async () => {
