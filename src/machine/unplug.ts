@@ -52,7 +52,6 @@ export async function unplugDevice(
   } catch (error) {
     if (!(error instanceof DeadlineError)) throw error;
     throw new DeadlineError(what, timeoutMs, {
-      cause: error,
       hint: 'the guest did not let go of the device: its driver\'s remove() may hang, or its hot-plug is off (a refusal is silence)',
     });
   }
