@@ -66,7 +66,7 @@ async function repeat(project: SuiteProject, files: readonly string[], options: 
   const forget = onInterrupt(sayTally);
   for (let index = 1; index <= options.repeat; index += 1) {
     const beganAt = performance.now();
-    const { exitCode, outcomes } = await runJest(project, jestArgs(files, options), machineEnv(options));
+    const { exitCode, outcomes } = await runJest(project, jestArgs(files, options), { ...machineEnv(options), ROOTPORT_MACHINE_SAID: '1' });
     if (outcomes === undefined) throw new ProtocolError(`Jest exited with ${exitCode} before it had results`);
     if (outcomes.size === 0) {
       throw new UsageError('no test was run', { hint: options.testNamePattern === undefined ? 'all of them are skipped' : `no name matches ${options.testNamePattern}` });

@@ -3,10 +3,11 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, describe, expect, jest, test } from '@jest/globals';
+import { execa } from 'execa';
 import { EnvironmentError, MachineExitError, UsageError } from '../../src/errors.ts';
 import { errorText, exitCodeOf } from '../../src/cli/exit-codes.ts';
 import { main } from '../../src/cli/program.ts';
-import { PACKAGE, rootport } from './rootport.ts';
+import { MAIN, PACKAGE, rootport } from './rootport.ts';
 
 const { version } = JSON.parse(readFileSync(join(PACKAGE, 'package.json'), 'utf8')) as { version: string };
 
@@ -57,6 +58,8 @@ describe('a usage error exits with 2 and says what there is', () => {
     ['an unknown command', ['frobnicate'], /^error: unknown command 'frobnicate'/],
     ['an unknown option', ['run', '--frobnicate'], /^error: unknown option '--frobnicate'/],
     ['an unknown device', ['shell', 'frobnicate'], /^error: there is no device named "frobnicate"\n {2}hint: the devices are edu, ivshmem, virtio-blk, virtio-rng\n$/],
+    ['an unknown command of the cache', ['cache', 'frobnicate'], /^error: too many arguments for 'list'/],
+    ['an argument where none is taken', ['doctor', 'edu'], /^error: too many arguments for 'doctor'/],
     ['an unknown option of a device', ['shell', 'virtio-blk:frob=1'], /^error: virtio-blk has no option "frob"\n {2}hint: its options are queues,/],
     ['options that make no device', ['shell', 'virtio-blk:queues=100'], /^error: virtioBlk: queues 100 is not a whole number from 1 to 64/],
     ['an unknown accelerator', ['run', '--accel', 'warp'], /Allowed choices are auto, kvm, tcg/],
@@ -115,5 +118,10 @@ describe('the bin', () => {
     const { exitCode, stderr } = await rootport(['run', 'frobnicate'], { env: { ROOTPORT_CACHE: '/proc/none' } });
     expect(exitCode).toBe(2);
     expect(stderr).toMatch(/^error: there is no suite named "frobnicate"\n {2}hint: the suites of .* are .*\bedu\b.*\bvirtio-blk\b/);
+  });
+
+  test('a reader that goes away ends it quietly', async () => {
+    const { stderr } = await execa('sh', ['-c', `${process.execPath} ${MAIN} --help | true`]);
+    expect(stderr).toBe('');
   });
 });

@@ -4,7 +4,8 @@ import { mkdtempSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { execa } from 'execa';
+import { execa, type ResultPromise } from 'execa';
+import { within } from '../../src/wait.ts';
 
 export const MAIN = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
 export const PACKAGE = fileURLToPath(new URL('../..', import.meta.url));
@@ -23,6 +24,12 @@ export function start(args: readonly string[], { cwd = PACKAGE, env = {}, input 
 export async function rootport(args: readonly string[], options: CliOptions = {}): Promise<{ exitCode: number | undefined; stdout: string; stderr: string }> {
   const { exitCode, stdout, stderr } = await start(args, options);
   return { exitCode, stdout, stderr };
+}
+
+/** Its exit code as soon as it is gone, whoever still holds its output; null when a signal killed it. */
+export function exitOf(child: ResultPromise): Promise<number | null> {
+  const exited = new Promise<number | null>((resolve) => { child.once('exit', resolve); });
+  return within(exited, { timeoutMs: 10_000, what: 'rootport to exit' });
 }
 
 /** An empty directory of the test's own; the test removes it. */

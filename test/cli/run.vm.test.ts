@@ -6,7 +6,7 @@ import type { ResultPromise } from 'execa';
 import { findProgram } from '../../src/cli/doctor-host.ts';
 import { within } from '../../src/wait.ts';
 import { allGone, commandOf, descendants } from './descendants.ts';
-import { PACKAGE, rootport, start, temporary, type CliOptions } from './rootport.ts';
+import { exitOf, PACKAGE, rootport, start, temporary, type CliOptions } from './rootport.ts';
 
 let root: string;
 const started: ResultPromise[] = [];
@@ -156,21 +156,21 @@ describe('an end from outside', () => {
   test.each(['SIGINT', 'SIGTERM'] as const)('%s leaves no process and no directory, and exits with 130', async (signal) => {
     const { child, pids } = await hanging(['one'], '--workers', '1');
     child.kill(signal);
-    expect((await child).exitCode).toBe(130);
+    expect(await exitOf(child)).toBe(130);
     await allGone(pids);
   });
 
   test('SIGINT ends the machines of several workers', async () => {
     const { child, pids } = await hanging(['one', 'two'], '--workers', '2');
     child.kill('SIGINT');
-    expect((await child).exitCode).toBe(130);
+    expect(await exitOf(child)).toBe(130);
     await allGone(pids);
   });
 
   test('SIGKILL of rootport run ends Jest and the machines too', async () => {
     const { child, pids } = await hanging(['one', 'two'], '--workers', '2');
     child.kill('SIGKILL');
-    await child;
+    await exitOf(child);
     await allGone(pids);
   });
 });

@@ -3,7 +3,7 @@ import { afterEach, describe, expect, test } from '@jest/globals';
 import { execa, type ResultPromise } from 'execa';
 import { within } from '../../src/wait.ts';
 import { allGone, commandOf, descendants } from './descendants.ts';
-import { MAIN, PACKAGE, rootport, start } from './rootport.ts';
+import { exitOf, MAIN, PACKAGE, rootport, start } from './rootport.ts';
 
 const started: ResultPromise[] = [];
 afterEach(() => { for (const child of started.splice(0)) child.kill('SIGKILL'); });
@@ -84,10 +84,9 @@ test.each(['SIGINT', 'SIGTERM', 'SIGHUP'] as const)('%s ends the guest, and the 
   const pids = descendants(child.pid ?? 0);
   expect(pids.some((pid) => commandOf(pid).includes('qemu-system'))).toBe(true);
   child.kill(signal);
-  const { exitCode, stderr } = await child;
-  expect(exitCode).toBe(130);
-  expect(stderr).not.toContain('error:');
+  expect(await exitOf(child)).toBe(130);
   await allGone([child.pid ?? 0, ...pids]);
+  expect((await child).stderr).not.toContain('error:');
 });
 
 test('a signal while the guest boots leaves nothing either', async () => {
@@ -101,6 +100,6 @@ test('a signal while the guest boots leaves nothing either', async () => {
     }
   })(), { timeoutMs: 60_000, what: 'QEMU to be started' });
   child.kill('SIGTERM');
-  expect((await child).exitCode).toBe(130);
+  expect(await exitOf(child)).toBe(130);
   await allGone([child.pid ?? 0, ...pids]);
 });
