@@ -45,3 +45,8 @@ export async function readRemovals(shell: GuestShell): Promise<Removal[]> {
   }
   return removals;
 }
+
+/** A shell condition that holds once pci_device_remove was entered for the function more often than `times`. */
+export function removalBegan(bdf: string, times: number): string {
+  return `[ "$(grep -c 'remove_begin: .*bdf="${bdf}"' ${TRACING}/trace)" -gt ${times} ]`;
+}

@@ -1,15 +1,20 @@
 // Unplug, and what every side still shows of the function afterwards.
 import pRetry from 'p-retry';
-import { DeadlineError, QmpError } from '../errors.ts';
+import { DeadlineError, QmpError, UsageError } from '../errors.ts';
 import { closeFd, createEventfd } from '../native/index.ts';
 import { findByQdevId, type QueryPciBus } from '../pci/query-pci.ts';
 import type { Machine } from './machine.ts';
 import type { PciFunction } from './pci-function.ts';
 import type { Plugged } from './plugged.ts';
-import { armRemovalTrace, readRemovals } from './removal-trace.ts';
+import { armRemovalTrace, readRemovals, removalBegan } from './removal-trace.ts';
 
 export interface UnplugOptions {
   readonly timeoutMs?: number;
+  /**
+   * Called when the guest has begun to remove the driver, before remove() returned: what happens here
+   * happens in the middle of the unplug. A UsageError where the kernel has no kprobes to tell.
+   */
+  readonly whenRemoving?: () => void | Promise<void>;
 }
 
 /** What the three sides say of an unplug; `leftovers` is empty when nothing was left behind. */
@@ -39,7 +44,10 @@ export async function unplugDevice(
   const { id, attachment } = plugged;
   const timeoutMs = options.timeoutMs ?? guest.defaultTimeoutMs;
   const traced = await armRemovalTrace(guest.shell);
-  const before = traced ? (await readRemovals(guest.shell)).length : 0;
+  if (!traced && options.whenRemoving !== undefined) {
+    throw new UsageError('whenRemoving needs a kernel with CONFIG_KPROBE_EVENTS: nothing else tells when remove() begins');
+  }
+  const earlier = traced ? await readRemovals(guest.shell) : [];
   const driver = await fn.driver();
   const irqs = await fn.messageIrqs();
   await attachment.quiesce?.();
@@ -48,9 +56,14 @@ export async function unplugDevice(
   const beganAt = performance.now();
   await qmp.execute('device_del', { id });
   try {
+    if (options.whenRemoving !== undefined) {
+      const times = earlier.filter((one) => one.bdf === fn.bdf).length;
+      await guest.until(removalBegan(fn.bdf, times), `the guest to begin to remove the driver of ${fn.bdf}`, timeoutMs);
+      await options.whenRemoving();
+    }
     await deleted;
   } catch (error) {
-    if (!(error instanceof DeadlineError)) throw error;
+    if (!(error instanceof DeadlineError) || error.waitedFor !== what) throw error;
     throw new DeadlineError(what, timeoutMs, {
       hint: 'the guest did not let go of the device: its driver\'s remove() may hang, or its hot-plug is off (a refusal is silence)',
     });
@@ -59,7 +72,7 @@ export async function unplugDevice(
   if (attachment.danglingFds !== undefined) await fillDescriptors(machine, attachment.danglingFds);
   for (const chardev of attachment.chardevs) await removeChardev(machine, chardev.id, timeoutMs);
   await guest.until(`[ ! -e ${fn.sysfs} ]`, `the guest to drop ${fn.sysfs}`, timeoutMs);
-  const removals = traced ? (await readRemovals(guest.shell)).slice(before) : [];
+  const removals = traced ? (await readRemovals(guest.shell)).slice(earlier.length) : [];
   return {
     bdf: fn.bdf,
     kind: plugged.device.kind,
