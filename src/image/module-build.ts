@@ -1,7 +1,7 @@
 // Build a user's kernel module (a plain Kbuild directory) against a guest kernel, out of the cache.
 import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
-import { cp, readFile, readdir, writeFile } from 'node:fs/promises';
+import { cp, mkdir, readFile, readdir, writeFile } from 'node:fs/promises';
 import { basename, join, relative, resolve } from 'node:path';
 import { execa } from 'execa';
 import { BootError, EnvironmentError, UsageError } from '../errors.ts';
@@ -81,7 +81,6 @@ async function make(buildDir: string, work: string, name: string, source: string
     throw new BootError(`the module ${name} does not compile:\n${said.trim()}`, { hint: `mend ${source}` });
   }
   const built = (await readdir(work)).filter((file) => file.endsWith('.ko'));
-  const { mkdir } = await import('node:fs/promises');
   await mkdir(join(work, 'stripped'));
   // An unstripped module is 30 times larger: uploading it is what a test would wait for.
   await Promise.all(built.map((file) => execa('strip', ['--strip-debug', '-o', join(work, 'stripped', file), join(work, file)])));

@@ -1,5 +1,6 @@
 // Boot a machine: from options to a guest that answers over SSH, with every wait on an event.
 import { randomBytes } from 'node:crypto';
+import { rm } from 'node:fs/promises';
 import { basename } from 'node:path';
 import { dir } from 'tmp-promise';
 import { BootError, DeadlineError, RootportError } from '../errors.ts';
@@ -77,7 +78,7 @@ export async function boot(options: BootOptions = {}): Promise<Machine> {
     const context = trouble.context();
     await process?.end();
     await Promise.all(plugged.map((one) => one.detach()));
-    if (process === undefined) await (await import('node:fs/promises')).rm(directory, { recursive: true, force: true });
+    if (process === undefined) await rm(directory, { recursive: true, force: true });
     throw error instanceof RootportError && context !== undefined ? error.on(context) : error;
   }
 }

@@ -1,6 +1,5 @@
 // One device in one port, from before QEMU knows it until after QEMU let it go.
 import type { Attachment, Device } from '../qemu/attachment.ts';
-import { RootportError } from '../errors.ts';
 import type { Trouble } from './trouble.ts';
 
 export interface PluggedSite {
@@ -20,7 +19,7 @@ export class Plugged {
   static async attach(device: Device, { id, port, directory, trouble }: PluggedSite): Promise<Plugged> {
     const attachment = await device.attach({
       id, directory,
-      fail: (error) => { if (error instanceof RootportError || error instanceof Error) trouble.raise(error); },
+      fail: (error) => trouble.raise(error),
       log: (line) => trouble.log(`${id}: ${line}`),
     });
     return new Plugged(device, id, port, attachment);

@@ -1,7 +1,7 @@
 // Debian packages laid out as trees in the cache, without root: QEMU, kernels, headers, userland.
 // The recipes are data, in images/trees.json.
 import { readFileSync } from 'node:fs';
-import { mkdir, readdir, rm, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, rm, symlink, writeFile } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import { basename, join } from 'node:path';
 import { createHash } from 'node:crypto';
@@ -102,7 +102,6 @@ async function layOut(debs: string, directory: string, report: (done: number, to
 
 /** /bin, /sbin and /lib are links into /usr in every tree, whatever the packages were built for. */
 async function usrMerge(directory: string): Promise<void> {
-  const { symlink } = await import('node:fs/promises');
   for (const name of ['bin', 'sbin', 'lib', 'lib64']) {
     await mkdir(join(directory, 'usr', name), { recursive: true });
     await symlink(`usr/${name}`, join(directory, name));
