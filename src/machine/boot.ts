@@ -12,6 +12,7 @@ import { Console } from '../qemu/console.ts';
 import { findPreset, portIds, q35 } from '../qemu/preset.ts';
 import { CONSOLE_FD, QemuProcess, QMP_FD } from '../qemu/process.ts';
 import { forwardedPort, parseUsernet } from '../qemu/memory-map.ts';
+import { defaultTcgThread } from '../qemu/versions.ts';
 import { QmpClient } from '../qmp/client.ts';
 import { Machine } from './machine.ts';
 import { checkOptions, type BootOptions } from './options.ts';
@@ -57,7 +58,7 @@ export async function boot(options: BootOptions = {}): Promise<Machine> {
       ({ id, driver, properties, chardevs, place: placement(preset, port) }));
     const args = commandLine({
       name: basename(directory), preset, ports: ports.length, accel,
-      cpus: type.cpus ?? 1, memoryMiB: type.memoryMiB ?? 256,
+      cpus: type.cpus ?? 1, tcgThread: type.tcgThread ?? defaultTcgThread(parts.qemu.version), memoryMiB: type.memoryMiB ?? 256,
       kernel: plain ? parts.kernel.bzImage ?? parts.kernel.vmlinux : parts.kernel.vmlinux, initramfs: parts.image.initramfs,
       append: [...(plain ? PLAIN_APPEND : QUICK_APPEND), ...(preset.append ?? []), ...(options.append ?? []),
         `rootport.nonce=${nonce}`, `rootport.key=${clientKey.publicBase64}`],

@@ -43,10 +43,13 @@ export function checkOptions(options: BootOptions): void {
   for (const name of Object.keys(options)) {
     if (!KNOWN.has(name)) throw new UsageError(`boot has no option ${JSON.stringify(name)}`, { hint: `the options are ${[...KNOWN].join(', ')}` });
   }
-  const { cpus = 1, memoryMiB = 256, ports = 4 } = options.machine ?? { preset: 'q35' };
+  const { cpus = 1, memoryMiB = 256, ports = 4, tcgThread } = options.machine ?? { preset: 'q35' };
   if (!Number.isInteger(cpus) || cpus < 1 || cpus > 288) throw new UsageError(`cpus: ${cpus} is not a whole number from 1 to 288`);
   if (!Number.isInteger(memoryMiB) || memoryMiB < 128) throw new UsageError(`memoryMiB: ${memoryMiB} is less than the 128 that a guest needs`);
   if (!Number.isInteger(ports) || ports < 0 || ports > 64) throw new UsageError(`ports: ${ports} is not a whole number from 0 to 64`);
+  if (tcgThread !== undefined && !['single', 'multi'].includes(tcgThread)) {
+    throw new UsageError(`there is no tcgThread ${JSON.stringify(tcgThread)}`, { hint: 'they are single and multi' });
+  }
   if ((options.devices?.length ?? 0) > ports) {
     throw new UsageError(`${options.devices?.length} devices do not fit into ${ports} ports`, { hint: 'q35({ ports: n })' });
   }

@@ -1,6 +1,6 @@
 // QEMU's command line, as a pure function of what the machine shall be.
 import type { ChardevSpec, PropertyValue } from './attachment.ts';
-import { portIds, type MachinePreset } from './preset.ts';
+import { portIds, type MachinePreset, type TcgThread } from './preset.ts';
 
 export interface ColdDevice {
   readonly id: string;
@@ -23,6 +23,7 @@ export interface CommandLineSpec {
   readonly ports: number;
   readonly accel: 'kvm' | 'tcg';
   readonly cpus: number;
+  readonly tcgThread: TcgThread;
   readonly memoryMiB: number;
   readonly kernel: string;
   readonly initramfs: string;
@@ -46,7 +47,7 @@ export function commandLine(spec: CommandLineSpec): string[] {
   const { preset } = spec;
   return [
     '-name', spec.name, '-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot',
-    '-machine', `${preset.machine},accel=${spec.accel},memory-backend=ram`,
+    '-machine', `${preset.machine},memory-backend=ram`, '-accel', accelerator(spec),
     '-cpu', cpuModel(spec.accel), '-smp', `${spec.cpus}`, '-m', `${spec.memoryMiB}M`,
     // Shared, so that a vhost-user back end can be plugged at any time.
     '-object', `memory-backend-memfd,id=ram,size=${spec.memoryMiB}M,share=on`,
@@ -86,6 +87,11 @@ export function placement(preset: MachinePreset, port: string): Placement {
   if (preset.portDriver !== undefined) return { bus: port };
   const index = Number(port.replace('slot', '')) - 1;
   return { bus: preset.bus, addr: `0x${(FIRST_PORT_SLOT - 8 + index).toString(16)}` };
+}
+
+/** One CPU is one thread in any case. */
+function accelerator({ accel, cpus, tcgThread }: CommandLineSpec): string {
+  return accel === 'kvm' || cpus === 1 ? accel : `tcg,thread=${tcgThread}`;
 }
 
 /** Under KVM the host's own; under TCG all that QEMU can do, rdrand among it: without, the kernel waits for entropy. */

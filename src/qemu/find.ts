@@ -3,12 +3,13 @@ import { existsSync, readFileSync } from 'node:fs';
 import { delimiter, join, resolve } from 'node:path';
 import { execa } from 'execa';
 import { EnvironmentError, UsageError } from '../errors.ts';
-import { ensureTree, packageFile, treeCommand, treeNames, type Progress } from '../packages/index.ts';
+import { ensureTree, treeCommand, treeNames, type Progress } from '../packages/index.ts';
+import { isAtLeast, knownVersions, type QemuVersion } from './versions.ts';
 
 export interface Qemu {
   /** For messages and reports: `QEMU 10.0.2 (package tree)`. */
   readonly name: string;
-  readonly version: { readonly major: number; readonly minor: number; readonly text: string };
+  readonly version: QemuVersion;
   /** The program and what must stand before QEMU's own arguments (a loader, -L directories). */
   readonly command: readonly string[];
   readonly env: Readonly<Record<string, string>>;
@@ -48,16 +49,10 @@ export async function resolveQemu(choice: string | undefined, progress: Progress
 
 /** What is taken when nothing is asked for: `'host'`, or a tree's version. Downloads nothing. */
 export async function defaultQemu(): Promise<string> {
-  const { oldest, default: fallback } = JSON.parse(readFileSync(packageFile('qemu/versions.json'), 'utf8')) as
-    { oldest: string; default: string };
+  const { oldest, default: fallback } = knownVersions();
   const path = onPath(PROGRAM);
   const host = path === undefined ? undefined : await byPath(path, 'the host\'s').catch(() => undefined);
-  return host !== undefined && atLeast(host, oldest) ? 'host' : fallback;
-}
-
-function atLeast(qemu: Qemu, version: string): boolean {
-  const [major = 0, minor = 0] = version.split('.').map(Number);
-  return qemu.version.major > major || (qemu.version.major === major && qemu.version.minor >= minor);
+  return host !== undefined && isAtLeast(host.version, oldest) ? 'host' : fallback;
 }
 
 async function byPath(path: string, origin: string): Promise<Qemu> {

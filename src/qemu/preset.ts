@@ -17,12 +17,20 @@ export interface MachinePreset {
   readonly append?: readonly string[];
 }
 
+/** QEMU's -accel tcg,thread=. */
+export type TcgThread = 'single' | 'multi';
+
 /** A machine as `boot` and `useMachine` take it; made by q35(), q35NativeHotplug(), q35Iommu(), pc(). */
 export interface MachineType {
   readonly preset: string;
   /** Hot-pluggable sockets: root ports `rp1`... (pc: slots of pci.0). Default 4. */
   readonly ports?: number;
   readonly cpus?: number;
+  /**
+   * Under TCG, how several CPUs run: in turns in one `single` thread, or `multi`: in a thread each. The default
+   * is multi, except with a QEMU in which that is racy (8.1 to 11.0: see defaultTcgThread).
+   */
+  readonly tcgThread?: TcgThread;
   readonly memoryMiB?: number;
 }
 

@@ -4,9 +4,7 @@ import { describe, expect, test } from '@jest/globals';
 import { EDU, edu, ivshmem, q35, virtioBlk, virtioRng, type Device, type PciFunction } from 'rootport';
 import { useMachine } from 'rootport/jest';
 
-// One CPU: under TCG with several, QEMU 10.0 can abort when a hot-plug changes the memory map under a running
-// one (system/physmem.c iotlb_to_section: section_index < d->map.sections_nb): seen once in some six runs of this suite.
-const vm = useMachine({ machine: q35({ ports: 4 }) });
+const vm = useMachine({ machine: q35({ ports: 4, cpus: 2 }) });
 
 async function disk(fn: PciFunction): Promise<string> {
   return `/dev/${(await vm.guest.run(`ls ${fn.sysfs}/virtio*/block`)).stdout.trim()}`;

@@ -9,6 +9,7 @@ describe('options of boot', () => {
     ['an unknown name', { kernle: '6.1' } as BootOptions, /no option "kernle"[^]*kernel/],
     ['no CPU', { machine: q35({ cpus: 0 }) }, /cpus: 0/],
     ['half a CPU', { machine: q35({ cpus: 1.5 }) }, /cpus: 1\.5/],
+    ['no such way to run them', { machine: q35({ cpus: 2, tcgThread: 'many' as 'multi' }) }, /tcgThread "many"/],
     ['too many CPUs', { machine: q35({ cpus: 289 }) }, /cpus: 289/],
     ['too little memory', { machine: q35({ memoryMiB: 127 }) }, /memoryMiB: 127/],
     ['memory that is no number', { machine: q35({ memoryMiB: Number.NaN }) }, /memoryMiB: NaN/],

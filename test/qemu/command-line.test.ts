@@ -4,7 +4,7 @@ import { findPreset } from '../../src/qemu/preset.ts';
 
 function spec(preset: string, changes: Partial<CommandLineSpec> = {}): CommandLineSpec {
   return {
-    name: 'rootport-x1', preset: findPreset(preset), ports: 2, accel: 'tcg', cpus: 1, memoryMiB: 256,
+    name: 'rootport-x1', preset: findPreset(preset), ports: 2, accel: 'tcg', tcgThread: 'single', cpus: 1, memoryMiB: 256,
     kernel: '/k/vmlinux', initramfs: '/i/initramfs.cpio', append: ['console=ttyS0', 'quiet'], devices: [],
     qmpFd: 3, consoleFd: 4, network: true, extraArgs: [], ...changes,
   };
@@ -16,7 +16,7 @@ const valuesOf = (args: readonly string[], option: string): string[] => args.fil
 test('a q35 with two ports is this line', () => {
   expect(commandLine(spec('q35'))).toEqual([
     '-name', 'rootport-x1', '-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot',
-    '-machine', `${findPreset('q35').machine},accel=tcg,memory-backend=ram`,
+    '-machine', `${findPreset('q35').machine},memory-backend=ram`, '-accel', 'tcg',
     '-cpu', 'max', '-smp', '1', '-m', '256M',
     '-object', 'memory-backend-memfd,id=ram,size=256M,share=on',
     '-kernel', '/k/vmlinux', '-initrd', '/i/initramfs.cpio', '-append', 'console=ttyS0 quiet',
@@ -52,7 +52,13 @@ describe('by machine', () => {
   test('KVM takes the host\'s CPU', () => {
     const args = commandLine(spec('q35', { accel: 'kvm', cpus: 4, memoryMiB: 1024 }));
     expect([valuesOf(args, '-cpu'), valuesOf(args, '-smp'), valuesOf(args, '-m')]).toEqual([['host'], ['4'], ['1024M']]);
-    expect(valuesOf(args, '-machine')[0]).toContain(',accel=kvm,');
+    expect(valuesOf(args, '-accel')).toEqual(['kvm']);
+  });
+
+  test('several CPUs under TCG say how they run; one does not', () => {
+    const accel = (changes: Partial<CommandLineSpec>): string[] => valuesOf(commandLine(spec('q35', changes)), '-accel');
+    expect([accel({ cpus: 2 }), accel({ cpus: 2, tcgThread: 'multi' }), accel({ cpus: 1 })])
+      .toEqual([['tcg,thread=single'], ['tcg,thread=multi'], ['tcg']]);
   });
 
   test('without a network there is no card and no forward', () => {
