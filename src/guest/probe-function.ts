@@ -163,7 +163,7 @@ export class ProbedFunction implements PciAccess {
   /** Deliver a vector to one CPU from now on. */
   async setAffinity(vector: number, cpu: number): Promise<void> {
     const { irq } = await this.counter(vector);
-    await this.#guest.shell.run(`echo ${formatNumber(cpu, 'cpu').slice(2)} >/proc/irq/${irq}/smp_affinity_list`);
+    await this.#guest.shell.run(`echo ${BigInt(formatNumber(cpu, 'cpu'))} >/proc/irq/${irq}/smp_affinity_list`);
   }
 
   /**

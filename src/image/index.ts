@@ -2,4 +2,5 @@ export { ensureGuestImage, type GuestImage } from './guest-image.ts';
 export { DEFAULT_KERNEL, kernelNames, resolveKernel, type Kernel, type KernelChoice, type OwnKernel, type OwnKernelTree } from './kernel.ts';
 export { buildModule, type BuiltModule } from './module-build.ts';
 export { generateClientKey, type ClientKey } from './ssh-keys.ts';
-export { resolveUserland, type OwnUserland, type Userland } from './userland.ts';
+export type { OwnUserland } from './own-userland.ts';
+export { resolveUserland, type Userland } from './userland.ts';

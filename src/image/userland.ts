@@ -1,19 +1,14 @@
 // Programs of the guest: Debian's out of a package tree, or a static busybox and dropbear handed over.
-import { existsSync, statSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { lstat, readFile, readlink, symlink } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { execa } from 'execa';
-import { UsageError } from '../errors.ts';
 import { ensureTree, treeCommand, type Progress } from '../packages/index.ts';
+import { addBusybox } from './busybox.ts';
 import type { CpioArchive } from './cpio.ts';
 import { libraryClosure } from './elf.ts';
+import { ownUserland, type OwnUserland } from './own-userland.ts';
 import type { Decompressor } from './vmlinux.ts';
-
-/** Static programs for a host without apt. busybox needs the applets of Debian's busybox-static. */
-export interface OwnUserland {
-  readonly busybox: string;
-  readonly dropbear: string;
-}
 
 export interface Userland {
   /** Identity, for cache keys. */
@@ -37,7 +32,7 @@ const LINKS: Record<string, string> = {
 const LIBRARIES = 'usr/lib/x86_64-linux-gnu';
 
 export async function resolveUserland(own: OwnUserland | undefined, progress: Progress): Promise<Userland> {
-  return own === undefined ? debianUserland(await ensureTree('userland', progress)) : ownUserland(own);
+  return own === undefined ? debianUserland(await ensureTree('userland', progress)) : ownUserland(own, progress);
 }
 
 function debianUserland(tree: string): Userland {
@@ -51,7 +46,8 @@ function debianUserland(tree: string): Userland {
       await execa(loader, ['--argv0', 'depmod', ...args, '-b', base, release]);
     },
     async addTo(archive) {
-      await addBusybox(archive, join(tree, 'usr/bin/busybox'));
+      const real = new Set([...PROGRAMS, ...Object.keys(LINKS)].map((one) => basename(one)));
+      await addBusybox(archive, join(tree, 'usr/bin/busybox'), real);
       for (const program of PROGRAMS) {
         const path = join(tree, program);
         if ((await lstat(path)).isSymbolicLink()) archive.symlink(program, await readlink(path));
@@ -65,32 +61,4 @@ function debianUserland(tree: string): Userland {
       if (existsSync(ids)) archive.file('usr/share/misc/pci.ids', await readFile(ids));
     },
   };
-}
-
-function ownUserland(own: OwnUserland): Userland {
-  for (const [name, path] of Object.entries(own)) {
-    if (!existsSync(path)) throw new UsageError(`the userland's ${name} ${path as string} does not exist`);
-  }
-  return {
-    key: JSON.stringify([own, Object.values(own).map((path: string) => [statSync(path).size, statSync(path).mtimeMs])]),
-    tools: (tool) => [tool],
-    async depmod(base, release) {
-      await symlink('usr/lib', join(base, 'lib'));
-      await execa(own.busybox, ['depmod', '-b', base, release]);
-    },
-    async addTo(archive) {
-      await addBusybox(archive, own.busybox);
-      archive.file('usr/sbin/dropbear', await readFile(own.dropbear), 0o755);
-    },
-  };
-}
-
-/** busybox and a link for each of its applets, where the archive does not bring the real program. */
-async function addBusybox(archive: CpioArchive, path: string): Promise<void> {
-  archive.file('usr/bin/busybox', await readFile(path), 0o755);
-  const { stdout } = await execa(path, ['--list']);
-  const real = new Set([...PROGRAMS, ...Object.keys(LINKS)].map((one) => basename(one)));
-  for (const applet of stdout.split('\n')) {
-    if (applet !== '' && applet !== 'busybox' && !real.has(applet)) archive.symlink(`usr/bin/${applet}`, 'busybox');
-  }
 }

@@ -59,3 +59,16 @@ test('a port where nothing listens is a BootError that names it', async () => {
   const error = await failure(SshConnection.connect({ ...target, port: 9 }));
   expect(error.message).toMatch(/forwarded SSH port 9 does not answer/);
 });
+
+// A dropbear before 2024.86 closes a channel that waits for its command when another command ends just then, and
+// ends the connection when the command runs all the same.
+test('commands that begin while others end each run once', async () => {
+  const guest = (machines[0] as Machine).guest;
+  const numbers = Array.from({ length: 160 }, (_, i) => i);
+  const workers = Array.from({ length: 8 }, async (_, worker) => {
+    for (const i of numbers.filter((n) => n % 8 === worker)) await guest.run(`echo ${i} >> /tmp/ran`);
+  });
+  await Promise.all(workers);
+  const ran = (await guest.readFile('/tmp/ran')).toString().trim().split('\n').map(Number);
+  expect(ran.toSorted((a, b) => a - b)).toEqual(numbers);
+});
