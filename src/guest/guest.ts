@@ -3,6 +3,7 @@ import { readFile } from 'node:fs/promises';
 import { basename } from 'node:path';
 import type { ClientChannel } from 'ssh2';
 import { BootError, GuestCommandError, UsageError } from '../errors.ts';
+import { shellWord } from '../shell-word.ts';
 import type { BuiltModule } from '../image/index.ts';
 import { KeptShell, type GuestShell } from './kept-shell.ts';
 import type { ExecResult, SshConnection } from './ssh.ts';
@@ -76,13 +77,13 @@ export class Guest {
   /** Put bytes (or a local file, by path) into the guest. Its directory is made. */
   async upload(source: Buffer | string, path: string, mode = 0o644): Promise<void> {
     const bytes = typeof source === 'string' ? await readFile(source) : source;
-    const quoted = quote(path);
+    const quoted = shellWord(path);
     await this.run(`mkdir -p "$(dirname ${quoted})" && cat >${quoted} && chmod ${mode.toString(8)} ${quoted}`, { input: bytes });
   }
 
   /** The bytes of a file of the guest. */
   async readFile(path: string): Promise<Buffer> {
-    const result = await this.#exec(`cat ${quote(path)}`, {});
+    const result = await this.#exec(`cat ${shellWord(path)}`, {});
     checked(`cat ${path}`, result);
     return result.stdout;
   }
@@ -92,7 +93,7 @@ export class Guest {
    * @throws BootError quoting the kernel's last lines when the module does not load
    */
   async loadModule(module: BuiltModule | string, parameters = ''): Promise<void> {
-    if (typeof module === 'string') return this.#load(`modprobe ${quote(module)} ${parameters}`, module);
+    if (typeof module === 'string') return this.#load(`modprobe ${shellWord(module)} ${parameters}`, module);
     if (module.release !== this.release) {
       throw new UsageError(`the module was built for ${module.release}, and the guest runs ${this.release}`, {
         hint: 'build it with machine.buildModule(directory)',
@@ -116,7 +117,7 @@ export class Guest {
   }
 
   async unloadModule(name: string): Promise<void> {
-    await this.run(`rmmod ${quote(name.replace(/\.ko$/, ''))}`);
+    await this.run(`rmmod ${shellWord(name.replace(/\.ko$/, ''))}`);
   }
 
   /** The kernel's ring buffer, whole. */
@@ -137,10 +138,6 @@ export class Guest {
   close(): void {
     this.ssh.close();
   }
-}
-
-export function quote(word: string): string {
-  return `'${word.replaceAll('\'', '\'\\\'\'')}'`;
 }
 
 function texts(result: ExecResult): AttemptResult {

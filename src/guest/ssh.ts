@@ -70,6 +70,8 @@ export class SshConnection {
       sock,
       username: 'root',
       privateKey: target.privateKey,
+      // By default ssh2 asks without a key first.
+      authHandler: ['publickey'],
       readyTimeout: 0,
       hostVerifier: (key: Buffer) => (pinned = key.toString('base64') === target.hostKeyBase64),
       algorithms: {

@@ -28,13 +28,16 @@ export async function ensureGuestImage(
   kernel: Kernel, userland: Userland, modules: readonly string[], progress: Progress,
 ): Promise<GuestImage> {
   const init = await readFile(packageFile('images/init'));
-  const key = createHash('sha256')
-    .update(JSON.stringify(['image 1', kernel.key, userland.key, [...modules].sort(), BOOT_MODULES, ON_BOARD]))
-    .update(init).digest('hex').slice(0, 16);
+  const collect = (): Promise<ModuleFile[]> => collectModules(kernel, [...BOOT_MODULES, ...ON_BOARD, ...modules], userland.tools);
+  const hash = createHash('sha256')
+    .update(JSON.stringify(['image 2', kernel.key, userland.key, [...modules].sort(), BOOT_MODULES, ON_BOARD])).update(init);
+  const changing = kernel.modulesChange ? await collect() : undefined;
+  for (const { name, content } of changing ?? []) hash.update(`${name} ${content.length}\n`).update(content);
+  const key = hash.digest('hex').slice(0, 16);
   const entry = await ensureEntry('images', key, progress, async (directory) => {
     progress.start(`guest image for Linux ${kernel.release}`);
     const boot = new Set((await collectModules(kernel, BOOT_MODULES, userland.tools)).map((one) => one.name));
-    const all = await collectModules(kernel, [...BOOT_MODULES, ...ON_BOARD, ...modules], userland.tools);
+    const all = changing ?? await collect();
     const hostKey = generateHostKey();
     const archive = new CpioArchive();
     skeleton(archive);

@@ -38,6 +38,8 @@ export interface Kernel {
   /** Holds the .ko files, at any depth; undefined when the kernel has no modules. */
   readonly modulesDir: string | undefined;
   readonly buildDir: string | undefined;
+  /** Its modules may be built anew while its image stays: `key` does not vouch for them. */
+  readonly modulesChange: boolean;
 }
 
 export const DEFAULT_KERNEL = '6.1';
@@ -74,7 +76,7 @@ async function debianKernel(name: string, tools: Decompressor, progress: Progres
     vmlinux: join(entry, 'vmlinux'),
     bzImage: join(tree, 'boot', bzImage),
     modulesDir: join(tree, 'usr/lib/modules', release),
-    buildDir: join(entry, 'build'),
+    buildDir: join(entry, 'build'), modulesChange: false,
   };
 }
 
@@ -87,13 +89,14 @@ async function ownKernel(own: OwnKernel, tools: Decompressor, progress: Progress
   const entry = await ensureEntry('kernels', key, progress, async (directory) => {
     const vmlinux = await extractVmlinux(await readFile(own.image), tools);
     await writeFile(join(directory, 'vmlinux'), vmlinux);
-    const release = /Linux version (\S+) /.exec(vmlinux.toString('latin1'))?.[1] ?? 'unknown';
+    const banner = vmlinux.subarray(Math.max(vmlinux.indexOf('Linux version '), 0)).subarray(0, 200).toString('latin1');
+    const release = /^Linux version (\S+) /.exec(banner)?.[1] ?? 'unknown';
     await writeFile(join(directory, 'release'), release);
   });
   const release = (await readFile(join(entry, 'release'), 'utf8')).trim();
   return {
     name: `own ${release}`, release, key, vmlinux: join(entry, 'vmlinux'), bzImage: own.image,
-    modulesDir: own.modulesDir, buildDir: own.buildDir,
+    modulesDir: own.modulesDir, buildDir: own.buildDir, modulesChange: true,
   };
 }
 

@@ -61,7 +61,7 @@ export async function boot(options: BootOptions = {}): Promise<Machine> {
       cpus: type.cpus ?? 1, tcgThread: type.tcgThread ?? defaultTcgThread(parts.qemu.version), memoryMiB: type.memoryMiB ?? 256,
       kernel: plain ? parts.kernel.bzImage ?? parts.kernel.vmlinux : parts.kernel.vmlinux, initramfs: parts.image.initramfs,
       append: [...(plain ? PLAIN_APPEND : QUICK_APPEND), ...(preset.append ?? []), ...(options.append ?? []),
-        `rootport.nonce=${nonce}`, `rootport.key=${clientKey.publicBase64}`],
+        `rootport_nonce=${nonce}`, `rootport_key=${clientKey.publicBase64}`],
       devices, qmpFd: QMP_FD, consoleFd: CONSOLE_FD, network: true, extraArgs: options.extraArgs ?? [],
     });
     process = await QemuProcess.start({ command: [...parts.qemu.command, ...args], env: parts.qemu.env, directory });

@@ -108,8 +108,3 @@ function deviceOption({ driver, id, properties, place }: ColdDevice): string {
 function escape(value: string): string {
   return value.replaceAll(',', ',,');
 }
-
-/** One word for a POSIX shell. */
-export function shellQuote(word: string): string {
-  return /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll('\'', '\'\\\'\'')}'`;
-}

@@ -3,8 +3,8 @@
 import type { Duplex } from 'node:stream';
 import { execa } from 'execa';
 import { EnvironmentError, MachineExitError } from '../errors.ts';
+import { shellWord } from '../shell-word.ts';
 import { leash, PARENT_DEATH_PREFIX, type Leash } from './leash.ts';
-import { shellQuote } from './command-line.ts';
 
 export const QMP_FD = 3;
 export const CONSOLE_FD = 4;
@@ -80,8 +80,8 @@ export class QemuProcess {
 
   /** The command line, quoted for a shell. */
   get commandLine(): string {
-    const env = Object.entries(this.options.env).map(([key, value]) => `${key}=${shellQuote(value)}`);
-    return [...env, ...this.options.command.map(shellQuote)].join(' ');
+    const env = Object.entries(this.options.env).map(([key, value]) => `${key}=${shellWord(value)}`);
+    return [...env, ...this.options.command.map(shellWord)].join(' ');
   }
 
   /** QEMU's own output (stderr, and stdout that nothing else uses), the last 256 KiB. */

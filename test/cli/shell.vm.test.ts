@@ -64,7 +64,7 @@ test('on a terminal the shell has a terminal of the same size, follows a resize,
     return answer;
   };
   const terminal = /(\/dev\/pts\/\d+)/.exec(await said(child.stdout, /\/dev\/pts\/\d+/))?.[1] ?? '';
-  await said(child.stdout, /\/root # /);
+  await said(child.stdout, /~ # /);
   await step('echo size=$(stty size) path=$PATH\r', /size=33 101 path=\/usr\/sbin:/);
   await execa('stty', ['-F', terminal, 'rows', '44', 'cols', '111']);
   await step('sleep 0.2; echo size=$(stty size)\r', /size=44 111/);

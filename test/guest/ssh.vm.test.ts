@@ -21,7 +21,7 @@ test('four machines that boot at once have four ports, and each its own guest', 
   expect(new Set(targets.map(({ port }) => port)).size).toBe(4);
   expect(new Set(machines.map((machine) => machine.innards.directory)).size).toBe(4);
   const nonces = await Promise.all(machines.map(async (machine) =>
-    /rootport\.nonce=(\w+)/.exec((await machine.guest.run('cat /proc/cmdline')).stdout)?.[1]));
+    /rootport_nonce=(\w+)/.exec((await machine.guest.run('cat /proc/cmdline')).stdout)?.[1]));
   expect(nonces).toEqual(targets.map(({ nonce }) => nonce));
 });
 

@@ -12,7 +12,7 @@ let kernel: Kernel;
 const modinfo = (...lines: string[]): Buffer => Buffer.from(`\x7fELF....\0license=GPL\0${lines.join('\0')}\0`, 'latin1');
 beforeAll(async () => {
   const modulesDir = await mkdtemp(join(tmpdir(), 'modules-test-'));
-  kernel = { name: 'own 6.1', release: '6.1', key: 'k', vmlinux: '', bzImage: undefined, modulesDir, buildDir: undefined };
+  kernel = { name: 'own 6.1', release: '6.1', key: 'k', vmlinux: '', bzImage: undefined, modulesDir, buildDir: undefined, modulesChange: true };
   await mkdir(join(modulesDir, 'kernel/drivers/block'), { recursive: true });
   await writeFile(join(modulesDir, 'kernel/drivers/block/virtio_blk.ko'), modinfo('depends=virtio,virtio-ring'));
   await writeFile(join(modulesDir, 'kernel/virtio.ko.gz'), gzipSync(modinfo('depends=')));

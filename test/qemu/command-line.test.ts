@@ -1,5 +1,5 @@
 import { describe, expect, test } from '@jest/globals';
-import { commandLine, placement, shellQuote, type CommandLineSpec } from '../../src/qemu/command-line.ts';
+import { commandLine, placement, type CommandLineSpec } from '../../src/qemu/command-line.ts';
 import { findPreset } from '../../src/qemu/preset.ts';
 
 function spec(preset: string, changes: Partial<CommandLineSpec> = {}): CommandLineSpec {
@@ -105,8 +105,3 @@ test('it is a function of its argument alone, which it leaves as it is', () => {
   const given = Object.freeze(spec('q35', { append: Object.freeze(['a']) as readonly string[] }));
   expect(commandLine(given)).toEqual(commandLine(given));
 });
-
-test.each([['plain-1.2/x,y=z', 'plain-1.2/x,y=z'], ['two words', '\'two words\''], ['it\'s', '\'it\'\\\'\'s\''], ['', '\'\''], ['$HOME', '\'$HOME\'']])(
-  'for a shell %j is the word %s', (word, quoted) => {
-    expect(shellQuote(word)).toBe(quoted);
-  });
