@@ -1,5 +1,5 @@
 # The two commands of the README, and what a developer runs in between. Each installs what it needs.
-.PHONY: run test check bench clean
+.PHONY: run test check bench fuzz clean
 
 # The driver suites, against a real guest.
 run: node_modules/.installed
@@ -19,6 +19,10 @@ check: node_modules/.installed
 # Ratios, measured in one run.
 bench: node_modules/.installed
 	npm run bench
+
+# Hostile rings and messages by chance, ROOTPORT_FUZZ_SECONDS (60) each; what they meet is kept in test/fuzz/corpus.
+fuzz: node_modules/.installed
+	npm run fuzz
 
 clean:
 	rm -rf dist node_modules src/native/build
