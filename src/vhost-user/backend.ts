@@ -7,6 +7,7 @@ import { UnixListener } from '../native/unix-listener.ts';
 import type { VirtioDevice } from '../virtio/device.ts';
 import type { Virtqueue } from '../virtio/virtqueue.ts';
 import { within } from '../wait.ts';
+import type { ChannelOutcome } from './backend-channel.ts';
 import { Session } from './session.ts';
 
 /** What becomes of an interrupt that the device fired on a queue: a broken device's means of breaking. */
@@ -76,7 +77,7 @@ export class VhostUserBackend {
 
   /** Virtio feature bits that the driver accepted; undefined without a front end, 0 before it did. */
   get features(): bigint | undefined {
-    return this.#session?.features;
+    return this.#session?.virtioFeatures;
   }
 
   /** The queue while its ring runs: its counts, and whether it is broken. */
@@ -120,10 +121,24 @@ export class VhostUserBackend {
   /**
    * The device's config space changed: have the driver told. UsageError when nobody listens. QEMU reads it
    * again; 7.2's vhost-user-blk interrupts the driver only when the capacity is another than before.
+   * Resolves to what the front end said of it (`unanswered` after `timeoutMs`), and never rejects.
    */
-  configChanged(): void {
-    if (this.#session?.configChanged() !== true) throw new UsageError('vhost-user: a config change, and no front end that listens for it');
+  configChanged({ timeoutMs = 5000 }: { timeoutMs?: number } = {}): Promise<ChannelOutcome> {
+    const outcome = this.#session?.configChanged(timeoutMs);
+    if (outcome === undefined) throw new UsageError('vhost-user: a config change, and no front end that listens for it');
     this.#configChanges += 1;
+    return outcome;
+  }
+
+  /**
+   * As if the process of this back end died with requests in flight: the front end is hung up on, no request
+   * that the device has is used or given back. Goes on listening: a front end that comes back (QEMU's
+   * chardev with `reconnect`) is served, and with INFLIGHT_SHMFD what was in flight comes first. UsageError
+   * without a front end.
+   */
+  async crash(): Promise<void> {
+    if (this.#session === undefined) throw new UsageError('vhost-user: a crash, and no front end to notice it');
+    await this.#session.end({ abrupt: true });
   }
 
   /** End the session, stop listening, remove the socket. Idempotent, and does not reject. */

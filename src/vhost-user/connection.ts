@@ -5,13 +5,16 @@ import { ProtocolError, SystemCallError } from '../errors.ts';
 import { closeFd, pollSocket, receiveMessage, sendMessage } from '../native/index.ts';
 import type { SocketEvent, SocketPoll } from '../native/index.ts';
 import { decodePayload, decodeRequestHeader, encodeMessage, HEADER_BYTES, PAYLOAD_BYTES_MAX } from './codec.ts';
-import type { PayloadOf, Payloads, RequestHeader } from './codec.ts';
+import type { PayloadOf, Payloads, ReceivedName, RequestHeader } from './codec.ts';
 import { HEADER_FLAGS } from './protocol.ts';
-import type { PayloadKind, RequestName } from './protocol.ts';
+import type { PayloadKind, RequestSpec } from './requests.ts';
 
 /** One request. Descriptors that the handler keeps must be taken; the others are closed after it. */
-export interface Request<N extends RequestName = RequestName> {
+export interface Request<N extends ReceivedName = ReceivedName> {
   readonly name: N;
+  /** As it was sent, known or not. */
+  readonly id: number;
+  readonly spec: RequestSpec;
   readonly payload: PayloadOf<N>;
   readonly needReply: boolean;
   readonly fds: FdParcel;
@@ -75,10 +78,10 @@ export class Connection {
   }
 
   /** Answer a request. Replies are small and the front end waits for them: a full socket is its fault. */
-  reply<K extends PayloadKind>(requestId: number, kind: K, payload: Payloads[K]): void {
+  reply<K extends PayloadKind>(requestId: number, kind: K, payload: Payloads[K], fds: readonly number[] = []): void {
     if (this.#ended) return;
     const bytes = encodeMessage(requestId, HEADER_FLAGS.REPLY, kind, payload);
-    if (sendMessage(this.#options.fd, bytes) !== bytes.length) {
+    if (sendMessage(this.#options.fd, bytes, fds) !== bytes.length) {
       throw new ProtocolError('vhost-user: the front end does not read its replies');
     }
   }
@@ -166,13 +169,13 @@ export class Connection {
     }
   }
 
-  #complete({ name, spec, needReply, sizeBytes }: RequestHeader): Request {
+  #complete({ name, id, spec, needReply, sizeBytes }: RequestHeader): Request {
     const payload = decodePayload(name, this.#buffer.subarray(HEADER_BYTES, HEADER_BYTES + sizeBytes));
     const most = spec.fdCountMax ?? 0;
     if (this.#fds.length > most) {
-      throw new ProtocolError(`vhost-user: ${name} with ${this.#fds.length} descriptors: it carries ${most === 0 ? 'none' : `at most ${most}`}`);
+      throw new ProtocolError(`vhost-user: ${name === 'UNKNOWN' ? `message ${id}` : name} with ${this.#fds.length} descriptors: it carries ${most === 0 ? 'none' : `at most ${most}`}`);
     }
-    const request = { name, payload, needReply, fds: new FdParcel(this.#fds) };
+    const request = { name, id, spec, payload, needReply, fds: new FdParcel(this.#fds) };
     this.#fds = [];
     this.#filled = 0;
     this.#header = undefined;

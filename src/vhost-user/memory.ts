@@ -1,11 +1,12 @@
-// Guest memory as a vhost-user front end shares it (SET_MEM_TABLE), mapped into this process: the
-// GuestMemory that the rings see, and the translation of the front end's own addresses. A region of
+// Guest memory as a vhost-user front end shares it (SET_MEM_TABLE, ADD_MEM_REG), mapped into this process:
+// the GuestMemory that the rings see, and the translation of the front end's own addresses. A region of
 // over 4 GiB is several mappings. Who unmaps must know that nothing uses the memory any more.
 import { fstatSync } from 'node:fs';
 import { ProtocolError } from '../errors.ts';
 import { MAPPING_SIZE_MAX, mapFile, unmapFile } from '../native/index.ts';
 import type { GuestAddress, GuestMemory, MemoryRegion } from '../virtio/guest-memory.ts';
 import type { RegionDescription } from './codec.ts';
+import { MEMORY_SLOTS_MAX } from './protocol.ts';
 
 /** One region of the table: guest addresses, the front end's, and the file behind them. */
 interface TableRegion {
@@ -44,14 +45,10 @@ export class MemoryMap implements GuestMemory {
   region(address: number, lengthBytes: number): MemoryRegion | undefined {
     const last = this.#last;
     if (last !== undefined && holds(last, address, lengthBytes)) return last;
-    for (let i = 0; i < this.#pieces.length; i++) {
-      const piece = this.#pieces[i] as Piece;
-      if (holds(piece, address, lengthBytes)) {
-        this.#last = piece;
-        return piece;
-      }
-    }
-    return undefined;
+    const piece = this.#pieceAt(address);
+    if (piece === undefined || !holds(piece, address, lengthBytes)) return undefined;
+    this.#last = piece;
+    return piece;
   }
 
   spans(address: number, lengthBytes: number): Uint8Array[] | undefined {
@@ -77,32 +74,61 @@ export class MemoryMap implements GuestMemory {
     return region === undefined ? undefined : ((address - region.userAddress + region.guestAddress) as GuestAddress);
   }
 
+  /** The guest-physical address of the first byte of a view into this memory, or undefined. Searches: not for hot paths. */
+  guestAddressOf(view: Uint8Array): number | undefined {
+    const piece = this.#pieces.find(({ mapping }) => mapping === view.buffer);
+    return piece === undefined ? undefined : piece.guestAddress + view.byteOffset - piece.u8.byteOffset;
+  }
+
   /**
    * Map a new table; `fds` are only looked at. Regions that were mapped already are kept as they are.
    * Throws ProtocolError for a table that makes no sense or cannot be mapped; then nothing changed.
    */
   prepare(descriptions: readonly RegionDescription[], fds: readonly number[]): MemoryChange {
-    const regions: TableRegion[] = [];
+    const named = descriptions.map((description, index) => ({ description, fd: fds[index] as number, name: `region ${index} of SET_MEM_TABLE` }));
+    return this.#prepare('SET_MEM_TABLE', [], named);
+  }
+
+  /** One region more (ADD_MEM_REG); `fd` is only looked at. Throws ProtocolError, and then nothing changed. */
+  prepareAdd(description: RegionDescription, fd: number): MemoryChange {
+    if (this.#table.length >= MEMORY_SLOTS_MAX) throw new ProtocolError(`vhost-user: ADD_MEM_REG beyond the ${MEMORY_SLOTS_MAX} regions of GET_MAX_MEM_SLOTS`);
+    return this.#prepare('ADD_MEM_REG', this.#table, [{ description, fd, name: 'the region of ADD_MEM_REG' }]);
+  }
+
+  /** One region less (REM_MEM_REG): the one of this guest address, user address and size. Throws ProtocolError when there is none. */
+  prepareRemove(description: RegionDescription): MemoryChange {
+    const { guestAddress, size, userAddress } = check(description, 'the region of REM_MEM_REG');
+    const left = this.#table.filter((region) => region.guestAddress !== guestAddress || region.userAddress !== userAddress || region.sizeBytes !== size);
+    if (left.length === this.#table.length) throw new ProtocolError('vhost-user: REM_MEM_REG of a region that is not there', { received: description });
+    return this.#change(left, []);
+  }
+
+  #prepare(request: string, kept: readonly TableRegion[], added: readonly NewRegion[]): MemoryChange {
+    const regions = [...kept];
     const fresh: TableRegion[] = [];
-    const unmapFresh = (): void => fresh.forEach(unmapRegion);
     try {
-      descriptions.forEach((description, index) => {
-        const checked = check(description, index);
-        const { dev, ino, blksize } = fstatSync(fds[index] as number);
-        const identity = [checked.guestAddress, checked.sizeBytes, checked.userAddress, checked.mmapOffset, dev, ino].join(' ');
-        const kept = this.#table.find((region) => region.identity === identity);
-        if (kept !== undefined) return void regions.push(kept);
-        const made = { ...checked, identity, pieces: mapPieces(checked, fds[index] as number, blksize) };
-        fresh.push(made);
-        regions.push(made);
-      });
-      refuseOverlap(regions, 'guestAddress');
-      refuseOverlap(regions, 'userAddress');
+      for (const { description, fd, name } of added) {
+        const { size: sizeBytes, ...checked } = check(description, name);
+        const { dev, ino, blksize } = fstatSync(fd);
+        const identity = [checked.guestAddress, sizeBytes, checked.userAddress, checked.mmapOffset, dev, ino].join(' ');
+        const same = this.#table.find((region) => region.identity === identity);
+        const region = same ?? { ...checked, sizeBytes, identity, pieces: mapPieces({ ...checked, sizeBytes }, fd, blksize) };
+        if (same === undefined) fresh.push(region);
+        regions.push(region);
+      }
+      refuseOverlap(request, regions, 'guestAddress');
+      refuseOverlap(request, regions, 'userAddress');
     } catch (error) {
-      unmapFresh();
+      fresh.forEach(unmapRegion);
       if (error instanceof ProtocolError) throw error;
-      throw new ProtocolError(`vhost-user: SET_MEM_TABLE cannot be mapped: ${error instanceof Error ? error.message : String(error)}`, { cause: error, received: descriptions });
+      throw new ProtocolError(`vhost-user: ${request} cannot be mapped: ${error instanceof Error ? error.message : String(error)}`, {
+        cause: error, received: added.map(({ description }) => description),
+      });
     }
+    return this.#change(regions, fresh);
+  }
+
+  #change(regions: readonly TableRegion[], fresh: readonly TableRegion[]): MemoryChange {
     const removed = this.#table.filter((region) => !regions.includes(region));
     return {
       removes: removed.length > 0,
@@ -110,7 +136,7 @@ export class MemoryMap implements GuestMemory {
         this.#use(regions);
         removed.forEach(unmapRegion);
       },
-      abandon: unmapFresh,
+      abandon: () => fresh.forEach(unmapRegion),
     };
   }
 
@@ -126,6 +152,26 @@ export class MemoryMap implements GuestMemory {
     this.#pieces = regions.flatMap(({ pieces }) => pieces).sort((a, b) => a.guestAddress - b.guestAddress);
     this.#last = undefined;
   }
+
+  /** The piece with the highest start that is not above the address. */
+  #pieceAt(address: number): Piece | undefined {
+    const pieces = this.#pieces;
+    let low = 0;
+    let high = pieces.length;
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      if ((pieces[middle] as Piece).guestAddress <= address) low = middle + 1;
+      else high = middle;
+    }
+    return pieces[low - 1];
+  }
+}
+
+interface NewRegion {
+  readonly description: RegionDescription;
+  readonly fd: number;
+  /** For messages. */
+  readonly name: string;
 }
 
 function holds(piece: Piece, address: number, lengthBytes: number): boolean {
@@ -135,35 +181,41 @@ function holds(piece: Piece, address: number, lengthBytes: number): boolean {
 
 interface CheckedRegion {
   readonly guestAddress: number;
-  readonly sizeBytes: number;
+  readonly size: number;
   readonly userAddress: number;
   readonly mmapOffset: number;
 }
 
 /** Addresses as numbers: above 2^53 no machine has memory. */
-function check(description: RegionDescription, index: number): CheckedRegion {
+function check(description: RegionDescription, name: string): CheckedRegion {
   const { guestAddress, size, userAddress, mmapOffset } = description;
   const most = BigInt(Number.MAX_SAFE_INTEGER);
   const refuse = (why: string): never => {
-    throw new ProtocolError(`vhost-user: region ${index} of SET_MEM_TABLE ${why}`, { received: description });
+    throw new ProtocolError(`vhost-user: ${name} ${why}`, { received: description });
   };
   if (size === 0n) refuse('is empty');
   if ([guestAddress, userAddress, mmapOffset].some((start) => start + size > most)) refuse('ends beyond 2^53');
   if (guestAddress % 8n !== 0n || mmapOffset % 8n !== 0n) refuse('does not start at a multiple of 8');
-  return { guestAddress: Number(guestAddress), sizeBytes: Number(size), userAddress: Number(userAddress), mmapOffset: Number(mmapOffset) };
+  return { guestAddress: Number(guestAddress), size: Number(size), userAddress: Number(userAddress), mmapOffset: Number(mmapOffset) };
 }
 
-function refuseOverlap(regions: readonly TableRegion[], key: 'guestAddress' | 'userAddress'): void {
+function refuseOverlap(request: string, regions: readonly TableRegion[], key: 'guestAddress' | 'userAddress'): void {
   const sorted = [...regions].sort((a, b) => a[key] - b[key]);
   sorted.forEach((region, i) => {
     const next = sorted[i + 1];
     if (next !== undefined && region[key] + region.sizeBytes > next[key]) {
-      throw new ProtocolError(`vhost-user: regions of SET_MEM_TABLE overlap at ${key} 0x${next[key].toString(16)}`);
+      throw new ProtocolError(`vhost-user: regions of ${request} overlap at ${key} 0x${next[key].toString(16)}`);
     }
   });
 }
 
-function mapPieces({ guestAddress, sizeBytes, mmapOffset }: CheckedRegion, fd: number, blockBytes: number): Piece[] {
+interface MappedRange {
+  readonly guestAddress: number;
+  readonly sizeBytes: number;
+  readonly mmapOffset: number;
+}
+
+function mapPieces({ guestAddress, sizeBytes, mmapOffset }: MappedRange, fd: number, blockBytes: number): Piece[] {
   const pieces: Piece[] = [];
   // mmap wants page multiples, huge ones for hugetlbfs; st_blksize is the file's page size on both.
   const lead = mmapOffset % blockBytes;

@@ -8,14 +8,20 @@ import type { VirtioDevice } from '../virtio/device.ts';
 import { SplitVirtqueue } from '../virtio/split-virtqueue.ts';
 import { QUEUE_SIZE_MAX } from '../virtio/split-ring.ts';
 import type { Virtqueue } from '../virtio/virtqueue.ts';
+import type { DirtyLog } from './dirty-log.ts';
+import type { InflightRegion } from './inflight.ts';
 import type { MemoryMap } from './memory.ts';
+import { RingQueue } from './ring-queue.ts';
 
 /** What a ring needs of the session around it. */
 export interface RingOwner {
   readonly device: VirtioDevice;
   readonly memory: MemoryMap;
+  readonly dirtyLog: DirtyLog;
   readonly eventIdx: boolean;
   readonly indirect: boolean;
+  /** Where a ring that starts notes what is in flight; undefined: nowhere. Throws ProtocolError when it has no place. */
+  inflight(index: number, size: number): InflightRegion | undefined;
   /** The device used buffers of this ring and the driver wants to hear of it. */
   called(index: number): void;
   /** Kicks were seen. */
@@ -32,6 +38,8 @@ export interface RingAddresses {
   readonly descriptor: bigint;
   readonly available: bigint;
   readonly used: bigint;
+  /** The guest address under which writes to the used ring are marked; undefined: they are not. */
+  readonly log: number | undefined;
 }
 
 export class Ring {
@@ -42,7 +50,7 @@ export class Ring {
   #addresses: RingAddresses | undefined;
   #enabled = false;
   #paused = false;
-  #queue: SplitVirtqueue | undefined;
+  #queue: RingQueue | undefined;
   #kickFd: number | undefined;
   #callFd: number | undefined;
   #errorFd: number | undefined;
@@ -82,6 +90,7 @@ export class Ring {
       && this.#addresses.available === addresses.available && this.#addresses.used === addresses.used;
     if (!same) this.#refuseRunning('SET_VRING_ADDR');
     this.#addresses = addresses;
+    if (this.#queue !== undefined) this.#queue.logAddress = addresses.log;
     this.#start();
   }
 
@@ -170,19 +179,23 @@ export class Ring {
   #start(): void {
     const addresses = this.#addresses;
     if (this.#queue !== undefined || addresses === undefined || this.#size === 0 || this.#kickFd === undefined) return;
-    const { memory, eventIdx, indirect } = this.#owner;
+    const { memory, eventIdx, indirect, dirtyLog } = this.#owner;
     const translate = (name: string, userAddress: bigint): ReturnType<MemoryMap['fromUserAddress']> & number => {
       const address = memory.fromUserAddress(userAddress);
       if (address !== undefined) return address;
       throw new ProtocolError(`vhost-user: the ${name} of ring ${this.index}, 0x${userAddress.toString(16)}, is not in a region of SET_MEM_TABLE`, { received: addresses });
     };
-    const queue = new SplitVirtqueue({
-      memory, eventIdx, indirect,
+    const usedAddress = translate('used ring', addresses.used);
+    const inflight = this.#owner.inflight(this.index, this.#size);
+    // What was taken and not used comes first; the ring is then at the used index and as many further on.
+    const resubmit = inflight?.recover(usedIndex(memory, usedAddress));
+    const lastAvailIndex = resubmit === undefined ? this.#base : usedIndex(memory, usedAddress) + resubmit.length;
+    const inner = new SplitVirtqueue({
+      memory, eventIdx, indirect, lastAvailIndex, usedAddress,
+      ...(resubmit === undefined ? {} : { resubmit }),
       size: this.#size,
       descAddress: translate('descriptor table', addresses.descriptor),
       availAddress: translate('avail ring', addresses.available),
-      usedAddress: translate('used ring', addresses.used),
-      lastAvailIndex: this.#base,
       notify: () => this.#owner.called(this.index),
       yieldTurn: () => void setImmediate(this.#process),
       onBroken: (error) => {
@@ -190,6 +203,8 @@ export class Ring {
         this.#owner.broken(this.index, error);
       },
     });
+    const queue = new RingQueue({ inner, memory, usedAddress, inflight, log: dirtyLog });
+    queue.logAddress = addresses.log;
     this.#queue = queue;
     this.#owner.started(this.index);
     // After this message was answered: the front end may wait for that before it looks at the ring.
@@ -224,4 +239,11 @@ export class Ring {
     closeFd(fd);
     throw new ProtocolError(`vhost-user: ${request} of ring ${this.index} came with a descriptor that is no eventfd`);
   }
+}
+
+/** The used index in guest memory; 0 when the ring is not there (which then breaks it). */
+function usedIndex(memory: MemoryMap, usedAddress: number): number {
+  const region = memory.region(usedAddress + 2, 2);
+  if (region === undefined || (usedAddress - region.guestAddress) % 2 !== 0) return 0;
+  return Atomics.load(region.u16, (usedAddress + 2 - region.guestAddress) / 2);
 }

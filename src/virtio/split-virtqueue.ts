@@ -26,6 +26,11 @@ export interface SplitVirtqueueOptions {
   readonly indirect: boolean;
   /** The avail index to go on from: 0 on a fresh queue. */
   readonly lastAvailIndex: number;
+  /**
+   * Heads that an earlier life of this queue took and did not use: next() gives them first, in this order.
+   * `lastAvailIndex` counts them as taken already.
+   */
+  readonly resubmit?: readonly number[];
   /** Tell the driver that buffers were used. */
   readonly notify: () => void;
   /**
@@ -70,6 +75,8 @@ export class SplitVirtqueue implements Virtqueue {
   #lastAvail: number;
   #knownAvail: number;
   #usedIndex = 0;
+  /** How many of the heads to resubmit were given. */
+  #resubmitted = 0;
   /** How much of this turn is used up. */
   #turn = 0;
   #taken = 0;
@@ -132,7 +139,9 @@ export class SplitVirtqueue implements Virtqueue {
 
   next(): DescriptorChain | undefined {
     if (this.#broken !== undefined || this.#stopped) return undefined;
-    if (this.#lastAvail === this.#knownAvail && !this.#look()) {
+    const { resubmit } = this.#options;
+    const again = resubmit !== undefined && this.#resubmitted < resubmit.length;
+    if (!again && this.#lastAvail === this.#knownAvail && !this.#look()) {
       this.#turn = 0;
       return undefined;
     }
@@ -141,14 +150,15 @@ export class SplitVirtqueue implements Virtqueue {
       this.#options.yieldTurn();
       return undefined;
     }
-    const head = this.#avail16[this.#availAt + 2 + (this.#lastAvail & this.#mask)];
+    const head = again ? resubmit[this.#resubmitted] : this.#avail16[this.#availAt + 2 + (this.#lastAvail & this.#mask)];
     if (head >= this.size) return this.#fail(`the avail ring names descriptor ${head} of ${this.size}`);
     const chain = this.#chains[head] ??= new BufferChain(head);
     if (chain.inFlight) return this.#fail(`descriptor ${head} was made available again while the device has it`);
     const { memory, indirect, chainLimit = this.size } = this.#options;
     const wrong = walkDescriptors(chain, this.#table, memory, indirect, chainLimit);
     if (wrong !== undefined) return this.#fail(wrong);
-    this.#lastAvail = (this.#lastAvail + 1) & 0xffff;
+    if (again) this.#resubmitted += 1;
+    else this.#lastAvail = (this.#lastAvail + 1) & 0xffff;
     this.#taken += 1;
     this.#turn += 1 + (chain.readableBytes + chain.writableBytes) / 4096;
     chain.inFlight = true;

@@ -3,9 +3,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import { DeadlineError, ProtocolError, UsageError } from '../../src/errors.ts';
-import { createMemfd, closeFd, signalEventfd, readEventfd, socketPair, receiveMessage } from '../../src/native/index.ts';
+import { createMemfd, closeFd, signalEventfd, readEventfd, socketPair, receiveMessage, sendMessage } from '../../src/native/index.ts';
 import { CONFIG_CHANGE, VhostUserBackend } from '../../src/vhost-user/index.ts';
 import type { VhostUserBackendOptions } from '../../src/vhost-user/index.ts';
+import { PROTOCOL_FEATURES } from '../../src/vhost-user/requests.ts';
 import { featureMask, VIRTIO_F } from '../../src/virtio/features.ts';
 import { within } from '../../src/wait.ts';
 import { openDescriptors } from '../native/open-descriptors.ts';
@@ -69,9 +70,9 @@ async function until(what: string, done: () => boolean): Promise<void> {
 const text = (bytes: Uint8Array): string => new TextDecoder().decode(bytes);
 
 describe('negotiation', () => {
-  test('the device’s features are offered with VERSION_1, EVENT_IDX, INDIRECT and the protocol features', async () => {
+  test('the device’s features are offered with VERSION_1, EVENT_IDX, INDIRECT, the dirty log and the protocol features', async () => {
     const { value } = await connect().ask('GET_FEATURES', undefined);
-    expect(value).toBe((1n << 5n) | (1n << 28n) | (1n << 29n) | (1n << 30n) | (1n << 32n));
+    expect(value).toBe((1n << 5n) | (1n << 26n) | (1n << 28n) | (1n << 29n) | (1n << 30n) | (1n << 32n));
   });
 
   test('config features are offered only for a device with config space', async () => {
@@ -486,11 +487,58 @@ describe('steering and witnesses', () => {
     const [theirs, ours] = socketPair();
     await frontEnd.ask('SET_BACKEND_REQ_FD', undefined, { fds: [theirs], needReply: true });
     closeFd(theirs);
-    backend.configChanged();
+    const outcome = backend.configChanged();
     const bytes = new Uint8Array(64);
     expect(receiveMessage(ours, bytes)?.byteCount).toBe(12);
-    expect(Array.from(new Uint32Array(bytes.buffer, 0, 3))).toEqual([2, 1, 0]);
+    expect(Array.from(new Uint32Array(bytes.buffer, 0, 3))).toEqual([2, 1 | 8, 0]); // wants an acknowledgement
     expect(backend.fired()).toEqual(new Map([[CONFIG_CHANGE, 1]]));
+    sendMessage(ours, new Uint8Array(Uint32Array.of(2, 5, 8, 0, 0).buffer));
+    expect(await outcome).toBe('done');
+    closeFd(ours);
+  });
+
+  test('a config change that the front end cannot take, one that it does not answer, and one at the session’s end are told apart', async () => {
+    const frontEnd = connect();
+    await frontEnd.negotiate();
+    const [theirs, ours] = socketPair();
+    await frontEnd.ask('SET_BACKEND_REQ_FD', undefined, { fds: [theirs], needReply: true });
+    closeFd(theirs);
+    const refused = backend.configChanged();
+    sendMessage(ours, new Uint8Array(Uint32Array.of(2, 5, 8, 1, 0).buffer));
+    expect(await refused).toBe('refused');
+    expect(await backend.configChanged({ timeoutMs: 10 })).toBe('unanswered');
+    const last = backend.configChanged();
+    hangUp(frontEnd);
+    expect(await last).toBe('unanswered');
+    expect(errors).toEqual([]);
+    closeFd(ours);
+  });
+
+  test('a front end without REPLY_ACK is not asked to acknowledge a config change', async () => {
+    const frontEnd = connect();
+    await frontEnd.negotiate();
+    frontEnd.send('SET_PROTOCOL_FEATURES', featureMask(PROTOCOL_FEATURES.BACKEND_REQ, PROTOCOL_FEATURES.CONFIG, PROTOCOL_FEATURES.MQ));
+    const [theirs, ours] = socketPair();
+    frontEnd.send('SET_BACKEND_REQ_FD', undefined, { fds: [theirs] });
+    closeFd(theirs);
+    await frontEnd.ask('GET_QUEUE_NUM', undefined);
+    expect(await backend.configChanged()).toBe('sent');
+    const bytes = new Uint8Array(12);
+    receiveMessage(ours, bytes);
+    expect(Array.from(new Uint32Array(bytes.buffer))).toEqual([2, 1, 0]);
+    closeFd(ours);
+  });
+
+  test('an answer on the back-end channel to what was not asked ends the session with a ProtocolError', async () => {
+    const frontEnd = connect();
+    await frontEnd.negotiate();
+    const [theirs, ours] = socketPair();
+    await frontEnd.ask('SET_BACKEND_REQ_FD', undefined, { fds: [theirs], needReply: true });
+    closeFd(theirs);
+    sendMessage(ours, new Uint8Array(Uint32Array.of(2, 5, 8, 0, 0).buffer));
+    await frontEnd.closed();
+    expect(errors).toEqual([expect.any(ProtocolError)]);
+    expect(errors[0]?.message).toContain('what was not asked');
     closeFd(ours);
   });
 

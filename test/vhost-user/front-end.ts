@@ -2,8 +2,9 @@
 // real eventfds. Sends what it is told, right or wrong; the ring's driver is test/virtio/mock-driver.ts.
 import { encodeMessage, HEADER_BYTES } from '../../src/vhost-user/codec.ts';
 import type { PayloadOf } from '../../src/vhost-user/codec.ts';
-import { configHeader, F_PROTOCOL_FEATURES, header, HEADER_FLAGS, PROTOCOL_FEATURES, REQUESTS } from '../../src/vhost-user/protocol.ts';
-import type { RequestName } from '../../src/vhost-user/protocol.ts';
+import { configHeader, F_PROTOCOL_FEATURES, header, HEADER_FLAGS, inflightDescription } from '../../src/vhost-user/protocol.ts';
+import { PROTOCOL_FEATURES, REQUESTS } from '../../src/vhost-user/requests.ts';
+import type { RequestName } from '../../src/vhost-user/requests.ts';
 import {
   closeFd, connectUnix, createEventfd, createMemfd, mapFile, pollSocket, readEventfd, receiveMessage, sendMessage, signalEventfd, unmapFile,
 } from '../../src/native/index.ts';
@@ -26,6 +27,8 @@ export interface Reply {
   readonly payload: Uint8Array;
   /** The payload's first eight bytes as a number. */
   readonly value: bigint;
+  /** Descriptors that came with it; closed with the front end. */
+  readonly fds: readonly number[];
 }
 
 /** A memfd as the mock driver's memory. */
@@ -48,6 +51,12 @@ export class SharedMemory extends PlainMemory {
   }
 }
 
+/** The file in which the back end notes what is in flight; the front end keeps it. */
+export interface Inflight {
+  readonly description: PayloadOf<'SET_INFLIGHT_FD'>;
+  readonly fd: number;
+}
+
 /** One ring as the front end has it. */
 export interface FrontEndRing {
   readonly index: number;
@@ -58,16 +67,21 @@ export interface FrontEndRing {
 }
 
 export class FrontEnd {
-  readonly memory = new SharedMemory();
+  readonly memory: SharedMemory;
   readonly #fd: number;
   readonly #owned: number[] = [];
   readonly #poll: SocketPoll;
+  readonly #ownsMemory: boolean;
   #received = Buffer.alloc(0);
+  #fds: number[] = [];
   #hungUp = false;
   #wake = (): void => undefined;
 
-  constructor(path: string) {
-    this.#fd = connectUnix(path);
+  /** Connect; `memory`: that of another front end, which closes it. `fd`: a connected socket in place of the path. */
+  constructor(path: string, { memory, fd }: { memory?: SharedMemory; fd?: number } = {}) {
+    this.#ownsMemory = memory === undefined;
+    this.memory = memory ?? new SharedMemory();
+    this.#fd = fd ?? connectUnix(path);
     this.#poll = pollSocket(this.#fd, () => this.#read());
   }
 
@@ -107,7 +121,9 @@ export class FrontEnd {
     const { request, flags } = header.decode(this.#received);
     const payload = new Uint8Array(this.#received.subarray(HEADER_BYTES, size));
     this.#received = this.#received.subarray(size);
-    return { request, flags, payload, value: payload.length < 8 ? 0n : new DataView(payload.buffer).getBigUint64(0, true) };
+    const fds = this.#fds;
+    this.#fds = [];
+    return { request, flags, payload, fds, value: payload.length < 8 ? 0n : new DataView(payload.buffer).getBigUint64(0, true) };
   }
 
   /** The back end closed the connection. */
@@ -151,6 +167,30 @@ export class FrontEnd {
     return { index, flags: 0, descriptor: user(driver.desc), used: user(driver.used), available: user(driver.avail), log: 0n };
   }
 
+  /** Set up a ring that another front end's back end served: the driver goes on where it is; `base` is the avail index. */
+  adoptRing({ index, driver }: FrontEndRing, base: number): FrontEndRing {
+    const ring = { index, driver, kickFd: this.eventfd(), callFd: this.eventfd(), errorFd: this.eventfd() };
+    driver.onKick = () => signalEventfd(ring.kickFd);
+    this.send('SET_VRING_CALL', BigInt(index), { fds: [ring.callFd] });
+    this.send('SET_VRING_ERR', BigInt(index), { fds: [ring.errorFd] });
+    this.send('SET_VRING_NUM', { index, num: driver.size });
+    this.send('SET_VRING_BASE', { index, num: base });
+    this.send('SET_VRING_ADDR', this.addresses(ring));
+    return ring;
+  }
+
+  /** What QEMU does before it starts rings: get a file for what is in flight, and hand it over. */
+  async trackInflight(queueCount: number, queueSize: number): Promise<Inflight> {
+    const { payload, fds } = await this.ask('GET_INFLIGHT_FD', { mmapSize: 0n, mmapOffset: 0n, queueCount, queueSize });
+    const inflight = { description: inflightDescription.decode(payload), fd: fds[0] as number };
+    await this.giveInflight(inflight);
+    return inflight;
+  }
+
+  async giveInflight({ description, fd }: Inflight): Promise<void> {
+    await this.ask('SET_INFLIGHT_FD', description, { fds: [fd], needReply: true });
+  }
+
   /** Give the ring its kick eventfd and enable it. */
   async startRing(ring: FrontEndRing): Promise<void> {
     this.send('SET_VRING_KICK', BigInt(ring.index), { fds: [ring.kickFd] });
@@ -184,7 +224,7 @@ export class FrontEnd {
     this.#poll.stop();
     closeFd(this.#fd);
     for (const fd of this.#owned) closeFd(fd);
-    this.memory.close();
+    if (this.#ownsMemory) this.memory.close();
   }
 
   #replySize(): number | undefined {
@@ -199,6 +239,8 @@ export class FrontEnd {
       const received = receiveMessage(this.#fd, bytes);
       if (received === undefined) return;
       if (received.byteCount === 0) this.#hungUp = true;
+      this.#fds.push(...received.fds);
+      this.#owned.push(...received.fds);
       this.#received = Buffer.concat([this.#received, bytes.subarray(0, received.byteCount)]);
     } catch {
       this.#hungUp = true; // ECONNRESET: it closed with bytes of ours unread

@@ -10,8 +10,9 @@ import { closeFd, createMemfd, socketPair } from '../../src/native/index.ts';
 import { encodeMessage } from '../../src/vhost-user/codec.ts';
 import type { PayloadOf } from '../../src/vhost-user/codec.ts';
 import { VhostUserBackend } from '../../src/vhost-user/index.ts';
-import { header, HEADER_FLAGS, REQUESTS } from '../../src/vhost-user/protocol.ts';
-import type { RequestName } from '../../src/vhost-user/protocol.ts';
+import { header, HEADER_FLAGS } from '../../src/vhost-user/protocol.ts';
+import { REQUESTS } from '../../src/vhost-user/requests.ts';
+import type { RequestName } from '../../src/vhost-user/requests.ts';
 import { within } from '../../src/wait.ts';
 import { openDescriptors } from '../native/open-descriptors.ts';
 import { EchoDevice } from './echo-device.ts';
@@ -34,7 +35,7 @@ afterEach(async () => {
   await backend.close();
   rmSync(directory, { recursive: true });
   expect(openDescriptors()).toEqual(before);
-  expect(readFileSync('/proc/self/maps', 'utf8')).not.toMatch(/memfd:(guest|tiny)/);
+  expect(readFileSync('/proc/self/maps', 'utf8')).not.toMatch(/memfd:(guest|tiny|inflight)/);
 });
 
 async function sessionEnd(): Promise<void> {
@@ -65,7 +66,7 @@ const region = (changed: Partial<Region> = {}): Region => ({
 /** What a front end does wrong, after it negotiated and shared its memory. */
 const offences: readonly [string, (frontEnd: FrontEnd) => void | Promise<void>, string][] = [
   ['a feature that was not offered', (f) => f.send('SET_FEATURES', 1n << 34n), '0x400000000, which was not offered'],
-  ['a protocol feature that was not offered', (f) => f.send('SET_PROTOCOL_FEATURES', 1n << 12n), 'SET_PROTOCOL_FEATURES accepts 0x1000'],
+  ['a protocol feature that was not offered', (f) => f.send('SET_PROTOCOL_FEATURES', 1n << 8n), 'SET_PROTOCOL_FEATURES accepts 0x100'],
   ['a message of a protocol feature it gave up', (f) => {
     f.send('SET_PROTOCOL_FEATURES', 0n);
     f.send('GET_QUEUE_NUM', undefined);
@@ -122,6 +123,20 @@ const offences: readonly [string, (frontEnd: FrontEnd) => void | Promise<void>, 
     f.send('SET_VRING_ADDR', { ...f.addresses(ring), used: BigInt(USER_BASE) });
   }, 'SET_VRING_ADDR of ring 0 while it runs'],
   ['a back-end channel without a socket', (f) => f.send('SET_BACKEND_REQ_FD', undefined), 'SET_BACKEND_REQ_FD without a descriptor'],
+  ['a region to add without a descriptor', (f) => f.send('ADD_MEM_REG', region({ guestAddress: 0n, userAddress: 0n })), 'ADD_MEM_REG without a descriptor'],
+  ['a region to add that overlaps', (f) => f.send('ADD_MEM_REG', region({ size: 4096n }), { fds: [f.memory.fd] }), 'regions of ADD_MEM_REG overlap at guestAddress'],
+  ['a region to add that is too long', (f) => f.send('ADD_MEM_REG', region({ guestAddress: 0n, size: 2n ** 40n }), { fds: [f.memory.fd] }), 'ADD_MEM_REG cannot be mapped'],
+  ['a region to remove that is not there', (f) => f.send('REM_MEM_REG', region({ size: 4096n })), 'REM_MEM_REG of a region that is not there'],
+  ['an in-flight file for more queues than there are', (f) => f.send('GET_INFLIGHT_FD', { mmapSize: 0n, mmapOffset: 0n, queueCount: 3, queueSize: 8 }), 'GET_INFLIGHT_FD for 3 queues'],
+  ['an in-flight area without a file', (f) => f.send('SET_INFLIGHT_FD', { mmapSize: 4096n, mmapOffset: 0n, queueCount: 1, queueSize: 8 }), 'SET_INFLIGHT_FD without a descriptor'],
+  ['an in-flight area that is too small', (f) => f.send('SET_INFLIGHT_FD', { mmapSize: 100n, mmapOffset: 0n, queueCount: 1, queueSize: 8 }, { fds: [f.memory.fd] }), 'which take 192'],
+  ['an in-flight area longer than its file', (f) => f.send('SET_INFLIGHT_FD', { mmapSize: BigInt(MEMORY_BYTES), mmapOffset: 4096n, queueCount: 1, queueSize: 8 }, { fds: [f.memory.fd] }), 'SET_INFLIGHT_FD cannot be mapped'],
+  ['a log without a file', (f) => f.send('SET_LOG_BASE', { size: 4096n, offset: 0n }), 'SET_LOG_BASE without a descriptor'],
+  ['a log longer than its file', (f) => f.send('SET_LOG_BASE', { size: BigInt(MEMORY_BYTES), offset: 4096n }, { fds: [f.memory.fd] }), 'SET_LOG_BASE cannot be mapped'],
+  ['an empty log', (f) => f.send('SET_LOG_BASE', { size: 0n, offset: 0n }, { fds: [f.memory.fd] }), 'SET_LOG_BASE of 0 bytes'],
+  ['a log of 2^64 - 1 bytes', (f) => f.send('SET_LOG_BASE', { size: 2n ** 64n - 1n, offset: 0n }, { fds: [f.memory.fd] }), 'SET_LOG_BASE of 18446744073709551615 bytes'],
+  ['a log event that is a memory file', (f) => f.send('SET_LOG_FD', undefined, { fds: [f.memory.fd] }), 'SET_LOG_FD came with a descriptor that is no eventfd'],
+  ['a log event without a descriptor', (f) => f.send('SET_LOG_FD', undefined), 'SET_LOG_FD without a descriptor'],
   ['an unknown message', (f) => f.raw(header.encode({ request: 77, flags: 1, size: 0 })), 'message 77'],
   ['rubbish', (f) => f.raw(new Uint8Array(64).fill(0xff), [f.memory.fd]), 'is of version 3'],
 ];
@@ -193,6 +208,13 @@ describe('at random', () => {
     vringState: fc.record({ index: small, num: fc.oneof(small, fc.constantFrom(8, 256, 0x10000)) }),
     vringAddress: fc.record({ index: small, flags: small, descriptor: anyU64, used: anyU64, available: anyU64, log: anyU64 }),
     memoryTable: fc.array(fc.record({ guestAddress: anyU64, size: fc.oneof(anyU64, fc.constant(4096n)), userAddress: anyU64, mmapOffset: fc.constantFrom(0n, 4096n, 8n) }), { maxLength: 8 }),
+    memoryRegion: fc.record({ guestAddress: anyU64, size: fc.oneof(anyU64, fc.constant(4096n)), userAddress: anyU64, mmapOffset: fc.constantFrom(0n, 4096n, 8n) }),
+    log: fc.record({ size: fc.oneof(anyU64, fc.constantFrom(64n, 4096n)), offset: fc.constantFrom(0n, 8n, 4096n, 2n ** 63n) }),
+    inflight: fc.record({
+      mmapSize: fc.oneof(anyU64, fc.constantFrom(4096n, 8192n)), mmapOffset: fc.constantFrom(0n, 8n, 2n ** 63n),
+      queueCount: fc.constantFrom(0, 1, 2, 3, 0xffff), queueSize: fc.constantFrom(0, 1, 8, 256, 0xffff),
+    }),
+    opaque: fc.uint8Array({ maxLength: 64 }),
     config: fc.record({ offset: fc.nat(200), flags: small, bytes: fc.uint8Array({ maxLength: 56 }) }),
   };
   const message = fc.constantFrom(...(Object.keys(REQUESTS) as RequestName[])).chain((name) => fc.record({
