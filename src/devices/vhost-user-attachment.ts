@@ -10,8 +10,10 @@ import type { SteeredDevice } from '../virtio/queue-gate.ts';
 export interface VhostUserAttachmentOptions {
   /** QEMU's device model: vhost-user-blk-pci. */
   readonly driver: string;
-  /** Its properties, less `chardev`. */
+  /** Its properties, less `chardev` or `netdev`. */
   readonly properties: Readonly<Record<string, PropertyValue>>;
+  /** A network card has its chardev through a netdev: this one's properties, less `chardev`. */
+  readonly netdev?: Readonly<Record<string, PropertyValue>>;
   readonly steered: SteeredDevice;
   /** Accept QEMU's connection and never answer it: a back end that hangs. */
   readonly mute: boolean;
@@ -23,7 +25,12 @@ export interface VhostUserAttachmentOptions {
 export async function attachVhostUser(site: AttachSite, options: VhostUserAttachmentOptions): Promise<Attachment> {
   const { driver, properties, steered } = options;
   const chardev = { id: `${site.id}-chardev`, path: join(site.directory, `${site.id}.sock`) };
-  const shape = { driver, properties: { ...properties, chardev: chardev.id }, chardevs: [chardev] };
+  const netdev = options.netdev && { id: `${site.id}-netdev`, type: 'vhost-user', properties: { ...options.netdev, chardev: chardev.id } };
+  const shape = {
+    driver, chardevs: [chardev],
+    properties: { ...properties, ...(netdev === undefined ? { chardev: chardev.id } : { netdev: netdev.id }) },
+    ...(netdev === undefined ? {} : { netdevs: [netdev] }),
+  };
   let detached: Promise<void> | undefined;
   const once = (detach: () => Promise<void>) => (): Promise<void> => (detached ??= detach().finally(options.onDetached));
 

@@ -54,8 +54,8 @@ export async function boot(options: BootOptions = {}): Promise<Machine> {
     for (const [i, device] of (options.devices ?? []).entries()) {
       plugged.push(await Plugged.attach(device, { id: `dev${i}`, port: ports[i] ?? '', directory, trouble }));
     }
-    const devices: ColdDevice[] = plugged.map(({ id, port, attachment: { driver, properties, chardevs } }) =>
-      ({ id, driver, properties, chardevs, place: placement(preset, port) }));
+    const devices: ColdDevice[] = plugged.map(({ id, port, attachment: { driver, properties, chardevs, netdevs } }) =>
+      ({ id, driver, properties, chardevs, netdevs: netdevs ?? [], place: placement(preset, port) }));
     const args = commandLine({
       name: basename(directory), preset, ports: ports.length, accel,
       cpus: type.cpus ?? 1, tcgThread: type.tcgThread ?? defaultTcgThread(parts.qemu.version), memoryMiB: type.memoryMiB ?? 256,

@@ -21,17 +21,26 @@ export async function plugDevice(
   const timeoutMs = options.timeoutMs ?? guest.defaultTimeoutMs;
   const expected = device.guest;
   for (const module of expected?.modules ?? []) await guest.shell.run(`modprobe ${module}`);
-  for (const chardev of attachment.chardevs) {
+  const { chardevs, netdevs = [] } = attachment;
+  for (const chardev of chardevs) {
     await qmp.execute('chardev-add', {
       id: chardev.id,
       backend: { type: 'socket', data: { addr: { type: 'unix', data: { path: chardev.path } }, server: false } },
     });
   }
+  const bounded = { timeoutMs, signal: machine.signal };
+  let added = 0;
   try {
-    await qmp.execute('device_add', { driver: attachment.driver, id, ...attachment.properties, ...place }, { timeoutMs, signal: machine.signal });
+    for (const netdev of netdevs) {
+      await qmp.execute('netdev_add', { type: netdev.type, id: netdev.id, ...netdev.properties }, bounded);
+      added += 1;
+    }
+    await qmp.execute('device_add', { driver: attachment.driver, id, ...attachment.properties, ...place }, bounded);
   } catch (error) {
-    if (error instanceof DeadlineError) throw silent(plugged, error); // nor would QEMU answer a chardev-remove
-    for (const chardev of attachment.chardevs) await qmp.execute('chardev-remove', { id: chardev.id }).catch(() => undefined);
+    // Nor would QEMU answer a chardev-remove.
+    if (error instanceof DeadlineError) throw silent(plugged, added < netdevs.length ? 'netdev_add' : 'device_add', error);
+    for (const netdev of netdevs.slice(0, added)) await qmp.execute('netdev_del', { id: netdev.id }).catch(() => undefined);
+    for (const chardev of chardevs) await qmp.execute('chardev-remove', { id: chardev.id }).catch(() => undefined);
     throw error;
   }
   await attachment.ready?.({ timeoutMs, signal: machine.signal });
@@ -44,9 +53,9 @@ export async function plugDevice(
   return fn;
 }
 
-/** QEMU's main loop waits for a back end inside device_add: nothing of the machine runs meanwhile. */
-function silent({ attachment, device, port }: Plugged, error: DeadlineError): DeadlineError {
-  return new DeadlineError(`QEMU's answer to device_add of ${attachment.driver} (${device.kind} in ${port})`, error.timeoutMs, {
+/** QEMU's main loop waits for a back end inside these: nothing of the machine runs meanwhile. */
+function silent({ attachment, device, port }: Plugged, command: 'netdev_add' | 'device_add', error: DeadlineError): DeadlineError {
+  return new DeadlineError(`QEMU's answer to ${command} of ${attachment.driver} (${device.kind} in ${port})`, error.timeoutMs, {
     cause: error,
     ...(attachment.chardevs.length === 0 ? {} : { hint: 'QEMU stands still until the device\'s back end answers it: does the back end hang?' }),
   });

@@ -70,7 +70,10 @@ export async function unplugDevice(
   }
   const deletedAfterMs = performance.now() - beganAt;
   if (attachment.danglingFds !== undefined) await fillDescriptors(machine, attachment.danglingFds);
-  for (const chardev of attachment.chardevs) await removeChardev(machine, chardev.id, timeoutMs);
+  for (const netdev of attachment.netdevs ?? []) await qmp.execute('netdev_del', { id: netdev.id });
+  // With a netdev its chardev goes too (QEMU net/vhost-user.c, net_vhost_user_cleanup).
+  const carried = new Set((attachment.netdevs ?? []).map(({ properties }) => properties['chardev']));
+  for (const chardev of attachment.chardevs) if (!carried.has(chardev.id)) await removeChardev(machine, chardev.id, timeoutMs);
   await guest.until(`[ ! -e ${fn.sysfs} ]`, `the guest to drop ${fn.sysfs}`, timeoutMs);
   const removals = traced ? (await readRemovals(guest.shell)).slice(earlier.length) : [];
   return {

@@ -8,6 +8,14 @@ export interface ChardevSpec {
   readonly path: string;
 }
 
+/** The host's side of a network card (`-netdev`, `netdev_add`): what the card and its chardev are joined by. */
+export interface NetdevSpec {
+  readonly id: string;
+  /** QEMU's kind of netdev: vhost-user. */
+  readonly type: string;
+  readonly properties: Readonly<Record<string, PropertyValue>>;
+}
+
 /** Where a device is about to be plugged. */
 export interface AttachSite {
   /** The QEMU device id (`-device ...,id=`); unique on this machine for its whole life. */
@@ -35,6 +43,8 @@ export interface Attachment {
   readonly properties: Readonly<Record<string, PropertyValue>>;
   /** Chardevs to add before the device and remove after it, in order. */
   readonly chardevs: readonly ChardevSpec[];
+  /** Netdevs to add after the chardevs and before the device, and to remove between them. */
+  readonly netdevs?: readonly NetdevSpec[];
   readonly witness?: FireWitness;
   /** Resolves when QEMU has been handed everything by the back end; awaited after `device_add`. */
   ready?(options: { timeoutMs: number; signal: AbortSignal }): Promise<void>;

@@ -1,5 +1,5 @@
 // QEMU's command line, as a pure function of what the machine shall be.
-import type { ChardevSpec, PropertyValue } from './attachment.ts';
+import type { ChardevSpec, NetdevSpec, PropertyValue } from './attachment.ts';
 import { portIds, type MachinePreset, type TcgThread } from './preset.ts';
 
 export interface ColdDevice {
@@ -7,6 +7,7 @@ export interface ColdDevice {
   readonly driver: string;
   readonly properties: Readonly<Record<string, PropertyValue>>;
   readonly chardevs: readonly ChardevSpec[];
+  readonly netdevs?: readonly NetdevSpec[];
   readonly place: Placement;
 }
 
@@ -60,6 +61,7 @@ export function commandLine(spec: CommandLineSpec): string[] {
     ...ports(spec),
     ...spec.devices.flatMap((one) => [
       ...one.chardevs.flatMap((chardev) => ['-chardev', `socket,id=${chardev.id},path=${escape(chardev.path)}`]),
+      ...(one.netdevs ?? []).flatMap(({ type, id, properties }) => ['-netdev', options(type, { id, ...properties })]),
       '-device', deviceOption(one),
     ]),
     ...spec.extraArgs,
@@ -100,7 +102,12 @@ function cpuModel(accel: 'kvm' | 'tcg'): string {
 }
 
 function deviceOption({ driver, id, properties, place }: ColdDevice): string {
-  return [driver, `id=${id}`, ...Object.entries({ ...properties, ...place })
+  return options(driver, { id, ...properties, ...place });
+}
+
+/** `first,key=value,...` */
+function options(first: string, values: Readonly<Record<string, PropertyValue>>): string {
+  return [first, ...Object.entries(values)
     .map(([key, value]) => `${key}=${typeof value === 'boolean' ? (value ? 'on' : 'off') : escape(`${value}`)}`)].join(',');
 }
 

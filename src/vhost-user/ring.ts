@@ -121,6 +121,7 @@ export class Ring {
     this.#enabled = enabled;
     // The kick for what is in the ring may have come while it was disabled.
     if (enabled) this.process();
+    else if (this.#queue !== undefined) this.#owner.device.disabled?.(this.index);
   }
 
   /** Take no requests although kicks come; resume() looks into the ring again. */

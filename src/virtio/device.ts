@@ -20,6 +20,11 @@ export interface VirtioDevice {
    * queue.complete(), at once or later. Called on a kick and when the queue is started or resumed.
    */
   process(index: number, queue: Virtqueue): void;
+  /**
+   * The queue was disabled, not stopped: take and finish nothing of it until process() is called again.
+   * For a device that takes requests by itself (vhost-user.rst, "Ring states": no received packets then).
+   */
+  disabled?(index: number): void;
   /** The queue is going away: resolve when no request of it is in use any more (async I/O drained). */
   drain?(index: number): Promise<void>;
   /** The driver reset the device. */

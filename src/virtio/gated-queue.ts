@@ -86,15 +86,15 @@ export class GatedQueue implements Virtqueue {
   }
 
   complete(chain: DescriptorChain, writtenBytes: number): void {
-    const { latencyMs } = this.rules;
-    if (latencyMs === 0) return this.#answer(chain, writtenBytes);
-    const finish = (): void => {
-      clearTimeout(timer);
-      this.#late.delete(timer);
-      this.#answer(chain, writtenBytes);
-    };
-    const timer = setTimeout(finish, latencyMs);
-    this.#late.set(timer, finish);
+    if (this.rules.latencyMs === 0) this.#answer(chain, writtenBytes);
+    else this.#later(() => this.#answer(chain, writtenBytes));
+  }
+
+  /** A wrong id goes to the first of them, and breaks them apart: the driver is lied to anyway. */
+  completeTogether(chains: readonly DescriptorChain[], writtenBytes: readonly number[], count = chains.length): void {
+    if (this.rules.latencyMs === 0) return this.#answerTogether(chains, writtenBytes, count);
+    const [mine, lengths] = [chains.slice(0, count), writtenBytes.slice(0, count)];
+    this.#later(() => this.#answerTogether(mine, lengths, count));
   }
 
   completeAs(chain: DescriptorChain, id: number, writtenBytes: number): void {
@@ -149,6 +149,22 @@ export class GatedQueue implements Virtqueue {
     this.#late.clear();
     this.#waiting.length = 0;
     this.#ready.length = 0;
+  }
+
+  #later(answer: () => void): void {
+    const finish = (): void => {
+      clearTimeout(timer);
+      this.#late.delete(timer);
+      answer();
+    };
+    const timer = setTimeout(finish, this.rules.latencyMs);
+    this.#late.set(timer, finish);
+  }
+
+  #answerTogether(chains: readonly DescriptorChain[], writtenBytes: readonly number[], count: number): void {
+    const wrongId = count > 0 ? this.rules.takeWrongId() : undefined;
+    if (wrongId === undefined) return this.inner.completeTogether(chains, writtenBytes, count);
+    for (let i = 0; i < count; i += 1) this.inner.completeAs(chains[i], i === 0 ? wrongId : chains[i].head, writtenBytes[i]);
   }
 
   #answer(chain: DescriptorChain, writtenBytes: number): void {

@@ -189,6 +189,7 @@ export function steer(device: VirtioDevice, { latencyMs = 0 }: { latencyMs?: num
     ...(device.writeConfig === undefined ? {} : { writeConfig: (offset: number, bytes: Uint8Array) => device.writeConfig?.(offset, bytes) }),
     negotiated: (features) => device.negotiated?.(features),
     process: (index, queue) => device.process(index, gates[index].lifeOf(queue)),
+    disabled: (index) => device.disabled?.(index),
     async drain(index) {
       const { life } = gates[index];
       life?.stopTaking();

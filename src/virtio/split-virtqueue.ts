@@ -166,23 +166,57 @@ export class SplitVirtqueue implements Virtqueue {
   }
 
   complete(chain: DescriptorChain, writtenBytes: number): void {
-    if (!(writtenBytes >= 0 && writtenBytes <= chain.writableBytes)) {
-      throw new UsageError(`${writtenBytes} bytes written to a request with ${chain.writableBytes} writable ones`);
-    }
+    if (!(writtenBytes >= 0 && writtenBytes <= chain.writableBytes)) throw tooLong(chain, writtenBytes);
     this.completeAs(chain, chain.head, writtenBytes);
   }
 
   completeAs(chain: DescriptorChain, id: number, writtenBytes: number): void {
+    this.#land(chain);
+    if (this.#broken !== undefined || this.#stopped) return;
+    const before = this.#usedIndex;
+    this.#write(id, writtenBytes);
+    this.#publish(before);
+  }
+
+  completeTogether(chains: readonly DescriptorChain[], writtenBytes: readonly number[], count = chains.length): void {
+    let landed = 0;
+    try {
+      for (; landed < count; landed += 1) {
+        if (!(writtenBytes[landed] >= 0 && writtenBytes[landed] <= chains[landed].writableBytes)) throw tooLong(chains[landed], writtenBytes[landed]);
+        this.#land(chains[landed]);
+      }
+    } finally {
+      if (landed < count) for (let i = 0; i < landed; i += 1) this.#unland(chains[i]);
+    }
+    if (this.#broken !== undefined || this.#stopped || count === 0) return;
+    const before = this.#usedIndex;
+    for (let i = 0; i < count; i += 1) this.#write(chains[i].head, writtenBytes[i]);
+    this.#publish(before);
+  }
+
+  /** The device has this chain no more. */
+  #land(chain: DescriptorChain): void {
     const own = this.#chains[chain.head];
     if (own !== chain || !own.inFlight) throw new UsageError(`request ${chain.head} is not in flight on this queue`);
     own.inFlight = false;
     this.#completed += 1;
-    if (this.#broken !== undefined || this.#stopped) return;
-    const before = this.#usedIndex;
-    const entry = (this.#usedAt >> 1) + 1 + (before & this.#mask) * 2;
+  }
+
+  #unland(chain: DescriptorChain): void {
+    (chain as BufferChain).inFlight = true;
+    this.#completed -= 1;
+  }
+
+  /** The next used entry, which the driver does not see yet. */
+  #write(id: number, writtenBytes: number): void {
+    const entry = (this.#usedAt >> 1) + 1 + (this.#usedIndex & this.#mask) * 2;
     this.#used32[entry] = id;
     this.#used32[entry + 1] = writtenBytes;
-    this.#usedIndex = (before + 1) & 0xffff;
+    this.#usedIndex = (this.#usedIndex + 1) & 0xffff;
+  }
+
+  /** Show the driver the entries written since used.idx was `before`, and tell it if it asked. */
+  #publish(before: number): void {
     Atomics.store(this.#used16, this.#usedAt + 1, this.#usedIndex);
     if (this.#wantsNotification(before)) {
       this.#notified += 1;
@@ -253,4 +287,8 @@ export class SplitVirtqueue implements Virtqueue {
     }));
     return undefined;
   }
+}
+
+function tooLong(chain: DescriptorChain, writtenBytes: number): UsageError {
+  return new UsageError(`${writtenBytes} bytes written to a request with ${chain.writableBytes} writable ones`);
 }

@@ -54,6 +54,12 @@ export interface Virtqueue {
    * that is not in flight and for more bytes than the writable part has: the device's own mistakes.
    */
   complete(chain: DescriptorChain, writtenBytes: number): void;
+  /**
+   * Give several requests back at once: the driver sees all of them used or none, in this order (virtio 1.2,
+   * 5.1.6.4: the buffers of one received packet). `writtenBytes` has a number for each; may be longer than
+   * `count`, as may `chains`. UsageError as of complete(), and then none is given back.
+   */
+  completeTogether(chains: readonly DescriptorChain[], writtenBytes: readonly number[], count?: number): void;
   /** The driver broke the device's protocol (not the ring's): stop this queue as a broken ring would. */
   break(reason: ProtocolError): void;
   /**

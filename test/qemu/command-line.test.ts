@@ -92,6 +92,18 @@ describe('cold devices', () => {
     ]);
   });
 
+  test('have their netdevs between their chardevs and them', () => {
+    const args = commandLine(spec('q35', { devices: [{
+      id: 'dev0', driver: 'virtio-net-pci', properties: { netdev: 'n0', mq: true }, place: { bus: 'rp1' },
+      chardevs: [{ id: 'c0', path: '/tmp/sock' }], netdevs: [{ id: 'n0', type: 'vhost-user', properties: { queues: 2, chardev: 'c0' } }],
+    }] }));
+    expect(args.slice(-6)).toEqual([
+      '-chardev', 'socket,id=c0,path=/tmp/sock',
+      '-netdev', 'vhost-user,id=n0,queues=2,chardev=c0',
+      '-device', 'virtio-net-pci,id=dev0,netdev=n0,mq=on,bus=rp1',
+    ]);
+  });
+
   test('come after the ports, and extra arguments last', () => {
     const args = commandLine(spec('q35', {
       devices: [{ id: 'dev0', driver: 'edu', properties: {}, chardevs: [], place: { bus: 'rp1' } }], extraArgs: ['-trace', 'x'],

@@ -201,6 +201,7 @@ describe('a ring', () => {
     ring.driver.submitOne('later');
     await until('the kick to be seen', () => backend.kicked().get(0) === 1);
     expect(backend.queue(0)?.counts.taken).toBe(0);
+    expect(device.disables).toEqual([0]);
     frontEnd.send('SET_VRING_ENABLE', { index: 0, num: 1 });
     await frontEnd.signalled(ring.callFd);
   });

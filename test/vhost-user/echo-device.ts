@@ -14,6 +14,7 @@ export class EchoDevice implements VirtioDevice {
   holding = false;
   readonly held: { chain: DescriptorChain; queue: Virtqueue }[] = [];
   drains: number[] = [];
+  disables: number[] = [];
   failure: Error | undefined;
   #idle: (() => void)[] = [];
 
@@ -44,6 +45,10 @@ export class EchoDevice implements VirtioDevice {
     this.holding = false;
     for (const { chain, queue } of this.held.splice(0)) answer(chain, queue);
     for (const resolve of this.#idle.splice(0)) resolve();
+  }
+
+  disabled(index: number): void {
+    this.disables.push(index);
   }
 
   drain(index: number): Promise<void> {

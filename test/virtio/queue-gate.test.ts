@@ -233,6 +233,51 @@ describe('a gate with latency', () => {
   });
 });
 
+describe('requests answered together', () => {
+  /** Two requests taken behind the gate, answered together by the device. */
+  function together({ latencyMs = 0 } = {}): { driver: MockDriver; steered: ReturnType<typeof steer>; answer: () => void } {
+    const taken: DescriptorChain[] = [];
+    let queue: Virtqueue | undefined;
+    const device: VirtioDevice = {
+      deviceId: 0, features: 0n, queueCount: 1, queueSizeMax: 16, config: () => new Uint8Array(0),
+      process(_index, given) {
+        queue = given;
+        for (let chain = given.next(); chain !== undefined; chain = given.next()) taken.push(chain);
+      },
+    };
+    const steered = steer(device, { latencyMs });
+    const driver = new MockDriver({ size: 16 });
+    const ring = driver.queue();
+    driver.onKick = () => steered.device.process(0, ring);
+    driver.submitOne('a');
+    driver.submitOne('b');
+    return { driver, steered, answer: () => queue?.completeTogether(taken, [1, 1]) };
+  }
+
+  test('pass the gate together', () => {
+    const { driver, answer } = together();
+    answer();
+    expect(driver.collect()).toMatchObject([{ id: 0, len: 1 }, { id: 2, len: 1 }]);
+    expect(driver.interrupts).toBe(1);
+  });
+
+  test('are late together', async () => {
+    const { driver, steered, answer } = together({ latencyMs: 60_000 });
+    answer();
+    expect(driver.collect()).toEqual([]);
+    await steered.device.drain?.(0);
+    expect(driver.collect()).toHaveLength(2);
+    expect(driver.interrupts).toBe(1);
+  });
+
+  test('have a wrong id for the first of them when one is due', () => {
+    const { driver, steered, answer } = together();
+    steered.queue(0).answerWrongId(9);
+    answer();
+    expect(driver.collect()).toMatchObject([{ id: 9 }, { id: 2 }]);
+  });
+});
+
 describe('draining', () => {
   test('waits for what the device has begun, and takes nothing new meanwhile', async () => {
     const { send, echo, steered, driver, answers } = setUp({ late: true });

@@ -285,6 +285,48 @@ describe('completing', () => {
     }
   });
 
+  test('several at once shows the driver all of them, in their order, with one notification', () => {
+    const driver = new MockDriver({ size: 8, startIndex: 0xfffe });
+    const queue = driver.queue();
+    const heads = ['a', 'b', 'c'].map((name) => driver.submitOne(name));
+    const chains = heads.map(() => take(queue));
+    const shown: number[] = [];
+    const { store } = Atomics;
+    Atomics.store = ((array: Uint16Array, at: number, value: number) => {
+      shown.push(value);
+      return store(array, at, value);
+    }) as typeof Atomics.store;
+    try {
+      queue.completeTogether([...chains].reverse(), [1, 0, 1, 99], 3);
+    } finally {
+      Atomics.store = store;
+    }
+    expect(shown).toEqual([1]); // used.idx went from 0xfffe to 1 in one step
+    expect(driver.collect()).toMatchObject([{ id: heads[2], len: 1 }, { id: heads[1], len: 0 }, { id: heads[0], len: 1 }]);
+    expect(driver.interrupts).toBe(1);
+    expect(queue.counts).toMatchObject({ completed: 3, inFlight: 0, notified: 1 });
+  });
+
+  test('several at once of which one is not the queue\'s, comes twice or is given too many bytes, completes none', () => {
+    const driver = new MockDriver();
+    const queue = driver.queue();
+    driver.submitOne('a');
+    driver.submitOne('b');
+    const [a, b] = [take(queue), take(queue)];
+    const other = new MockDriver();
+    other.submitOne('c');
+    const foreign = take(other.queue());
+    expect(() => queue.completeTogether([a, b, foreign], [0, 0, 0])).toThrow(UsageError);
+    expect(() => queue.completeTogether([a, b, a], [0, 0, 0])).toThrow(UsageError);
+    expect(() => queue.completeTogether([a, b], [0, 2])).toThrow(UsageError);
+    expect(driver.collect()).toEqual([]);
+    expect(queue.counts).toMatchObject({ completed: 0, inFlight: 2 });
+    queue.completeTogether([a, b], [0, 0]);
+    expect(driver.collect()).toHaveLength(2);
+    queue.completeTogether([], []);
+    expect(driver.interrupts).toBe(1);
+  });
+
   test('with a wrong id and length puts just that into the ring', () => {
     const driver = new MockDriver();
     const queue = driver.queue();

@@ -1,0 +1,169 @@
+// A virtio network card to plug: QEMU's virtio-net-pci over a vhost-user netdev, with this process as its
+// back end. What it does is device.ts's, what its wire leads to peer.ts's. QEMU keeps the control queue,
+// the MAC address and the link state to itself: only packets come here.
+import { UsageError } from '../../errors.ts';
+import type { AttachSite, Attachment, Device } from '../../qemu/attachment.ts';
+import type { VirtioDevice } from '../../virtio/device.ts';
+import { steer } from '../../virtio/queue-gate.ts';
+import type { QueueGate } from '../../virtio/queue-gate.ts';
+import { attachVhostUser } from '../vhost-user-attachment.ts';
+import { VirtioNetDevice } from './device.ts';
+import type { NetCounts, RefusedFrame } from './device.ts';
+import { macBytes, macText } from './ethernet.ts';
+import { MTU_MAX, MTU_MIN } from './layout.ts';
+import type { Delivery, NetPeer, NetPort, SendOptions } from './peer.ts';
+import { ScriptedPeer } from './scripted-peer.ts';
+import type { NextFrameOptions } from './scripted-peer.ts';
+
+export interface VirtioNetOptions {
+  /** Queue pairs, 1 (the default) to 32. Pair i has queues 2i (to the guest) and 2i + 1 (from it), each with a vector. */
+  readonly queuePairs?: number;
+  /** The guest's address, `52:54:00:12:34:56`; a locally administered one of its own unless told. */
+  readonly mac?: string;
+  /** Offer this MTU, 68 to 65535: the driver takes no larger one, and longer frames are dropped. */
+  readonly mtu?: number;
+  /** What is on the other end of the wire; a scripted peer without addresses unless told. */
+  readonly peer?: NetPeer;
+  /** Offer mergeable receive buffers (default). Without, a driver posts buffers for its longest packet. */
+  readonly mergeable?: boolean;
+  /** Offer to complete the checksums of what the guest sends (default). */
+  readonly checksum?: boolean;
+  /** Entries of each queue: 256 (the default), 512 or 1024. */
+  readonly queueSize?: number;
+  /** Complete each request this many milliseconds later. */
+  readonly latencyMs?: number;
+  /**
+   * 'connection': QEMU's connection is accepted and never answered. 'requests': no packet gets through in either
+   * direction (queue(i).release() mends it).
+   */
+  readonly hang?: 'connection' | 'requests';
+}
+
+export interface VirtioNet extends Device {
+  readonly queuePairs: number;
+  readonly mac: string;
+  readonly peer: NetPeer;
+  readonly counts: NetCounts;
+  /** Queue pairs that frames go to the guest on now: 0 while its interface is down. */
+  readonly livePairs: number;
+  /** What the driver did against the spec, the first thousand times. */
+  readonly refused: readonly RefusedFrame[];
+  /** Hold, delay or falsify what a queue does, and its counts: 2i receives on pair i, 2i + 1 transmits. */
+  queue(index: number): QueueGate;
+  /** Send a frame to the guest, whatever the peer. */
+  send(frame: Uint8Array, options?: SendOptions): Delivery;
+  /**
+   * The next frame that the guest sent and this method has not given yet. DeadlineError after `timeoutMs`
+   * (10,000); UsageError when the card's peer is not a scripted one.
+   */
+  nextFrame(options?: NextFrameOptions): Promise<Buffer>;
+}
+
+const PAIRS_MAX = 32;
+let cards = 0;
+
+/** Throws UsageError for options that make no card. */
+export function virtioNet(options: VirtioNetOptions = {}): VirtioNet {
+  const { queuePairs = 1, mtu, mergeable = true, checksum = true, queueSize = 256, latencyMs = 0, hang } = options;
+  whole('queuePairs', queuePairs, 1, PAIRS_MAX);
+  if (mtu !== undefined) whole('mtu', mtu, MTU_MIN, MTU_MAX);
+  if (![256, 512, 1024].includes(queueSize)) throw new UsageError(`virtioNet: queueSize ${queueSize} is not 256, 512 or 1024`);
+  if (!(latencyMs >= 0 && latencyMs <= 600_000)) throw new UsageError(`virtioNet: latencyMs ${latencyMs} is not in 0 to 600000`);
+  const mac = options.mac === undefined ? ownMac() : macBytes(options.mac);
+  if ((mac[0] & 1) !== 0) throw new UsageError(`virtioNet: ${options.mac} is a multicast address`);
+  const peer: NetPeer = options.peer ?? new ScriptedPeer();
+
+  let site: AttachSite | undefined;
+  const core = new VirtioNetDevice({
+    queuePairs, queueSizeMax: queueSize, mac, mtu, mergeable, checksum, controlQueue: false,
+    onFrame: (frame, pair) => peer.receive(frame, port, pair),
+    log: (line) => site?.log(line),
+  });
+  const port: NetPort = {
+    mac,
+    send(frame, { queuePair, header } = {}) {
+      const pair = core.pairOf(frame, queuePair);
+      const delivery = core.send(frame, pair, header);
+      peer.sent?.(frame, port, delivery, pair);
+      return delivery;
+    },
+    fail: (error) => site?.fail(error),
+  };
+  const steered = steer(withoutConfig(core), { latencyMs });
+  if (hang === 'requests') for (let index = 0; index < core.queueCount; index += 1) steered.queue(index).hold();
+
+  return {
+    kind: 'virtio-net',
+    needsSharedMemory: true,
+    guest: { modules: ['virtio_pci', 'virtio_net'], ready: 'virtio*/net/*' },
+    queuePairs,
+    mac: macText(mac),
+    peer,
+    counts: core.counts,
+    refused: core.refused,
+    get livePairs() {
+      return core.livePairs;
+    },
+    queue: (index) => steered.queue(index),
+    send: (frame, sendOptions) => port.send(frame, sendOptions),
+    async nextFrame(nextOptions) {
+      if (peer instanceof ScriptedPeer) return peer.nextFrame(nextOptions);
+      throw new UsageError(`virtioNet: the frames of this card go to its peer, ${peer.kind}`, { hint: 'Only a scripted peer keeps them for nextFrame().' });
+    },
+    async attach(at): Promise<Attachment> {
+      if (site !== undefined) throw new UsageError('virtioNet: this card is plugged already', { hint: 'Unplug it first, or make another.' });
+      site = at;
+      let attached = false;
+      try {
+        peer.attached?.(port);
+        attached = true;
+        return await attachVhostUser(at, {
+          driver: 'virtio-net-pci',
+          properties: {
+            mac: macText(mac), mq: queuePairs > 1, vectors: 2 * queuePairs + 2, romfile: '',
+            rx_queue_size: queueSize, tx_queue_size: queueSize, ...(mtu === undefined ? {} : { host_mtu: mtu }),
+          },
+          netdev: { queues: queuePairs },
+          steered,
+          mute: hang === 'connection',
+          onDetached: () => {
+            site = undefined;
+            peer.detached?.(port);
+          },
+        });
+      } catch (error) {
+        site = undefined;
+        if (attached) peer.detached?.(port);
+        throw error;
+      }
+    },
+  };
+}
+
+/** QEMU's vhost-user netdev has config space itself, and warns of a back end that offers one. */
+function withoutConfig(core: VirtioNetDevice): VirtioDevice {
+  return {
+    deviceId: core.deviceId,
+    features: core.features,
+    queueCount: core.queueCount,
+    queueSizeMax: core.queueSizeMax,
+    config: () => new Uint8Array(0),
+    negotiated: (features) => core.negotiated(features),
+    process: (index, queue) => core.process(index, queue),
+    disabled: (index) => core.disabled(index),
+    drain: (index) => core.drain(index),
+    reset: () => core.reset(),
+  };
+}
+
+/** 02:52:50 ("RP", locally administered), then this process's and this card's number. */
+function ownMac(): Uint8Array {
+  cards = (cards + 1) & 0xff;
+  return Uint8Array.of(0x02, 0x52, 0x50, (process.pid >> 8) & 0xff, process.pid & 0xff, cards);
+}
+
+function whole(name: string, value: number, least: number, most: number): void {
+  if (!Number.isInteger(value) || value < least || value > most) {
+    throw new UsageError(`virtioNet: ${name} ${value} is not a whole number from ${least} to ${most}`);
+  }
+}
