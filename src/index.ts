@@ -17,7 +17,7 @@ export { virtioBlk, type VirtioBlk, type VirtioBlkOptions } from './devices/virt
 export { virtioRng, type VirtioRng, type VirtioRngOptions } from './devices/virtio-rng/index.ts';
 export type { AcknowledgeRule, DmaBuffer, ProbedFunction } from './guest/probe-function.ts';
 export type { ProbeEvent, VectorCount, VectorKind } from './guest/probe-protocol.ts';
-export type { CallVerdict, HeldRequest, QueueGate } from './virtio/queue-gate.ts';
+export type { CallVerdict, ConfigChange, DeviceGate, HeldRequest, QueueGate, RequestAnswer } from './virtio/queue-gate.ts';
 export type { RefusedRequest } from './devices/virtio-blk/index.ts';
 export { errnoNameOf } from './guest/probe-protocol.ts';
 export type { VirtioDevice } from './virtio/device.ts';

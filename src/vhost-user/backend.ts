@@ -126,6 +126,17 @@ export class VhostUserBackend {
     this.#configChanges += 1;
   }
 
+  /** Tell the front end that the device needs a reset. UsageError without a front end. */
+  needsReset(): void {
+    if (this.#session === undefined) throw new UsageError('vhost-user: a device that needs a reset, and no front end to tell');
+    this.#session.needsReset();
+  }
+
+  /** Hang up on the front end, if there is one; another may come. Resolves when the session is over. */
+  async disconnect(): Promise<void> {
+    await this.#session?.end();
+  }
+
   /** End the session, stop listening, remove the socket. Idempotent, and does not reject. */
   close(): Promise<void> {
     return (this.#closed ??= this.#close());

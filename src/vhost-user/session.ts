@@ -54,6 +54,7 @@ export class Session implements RingOwner {
   #features = 0n;
   #protocolFeatures = 0n;
   #status = 0;
+  #needsReset = false;
   #backendFd: number | undefined;
   #end: Promise<void> | undefined;
 
@@ -111,6 +112,16 @@ export class Session implements RingOwner {
       this.#options.events.log(`CONFIG_CHANGE_MSG was not sent: ${String(error)}`);
       return false;
     }
+  }
+
+  /**
+   * The device needs a reset: said by GET_STATUS, by the rings' error eventfds and, since the driver is to be
+   * notified (virtio 1.2, 2.1.2), by a config change. It is said until the front end resets the device.
+   */
+  needsReset(): void {
+    this.#needsReset = true;
+    for (const ring of this.#rings) ring.signalError();
+    this.configChanged();
   }
 
   /** End the session, from either side: drain, stop, unmap, reset the device. Idempotent. */
@@ -221,6 +232,7 @@ export class Session implements RingOwner {
     },
     RESET_DEVICE: async () => {
       await this.#stopRings('RESET_DEVICE');
+      this.#needsReset = false;
       this.device.reset?.();
     },
     SET_STATUS: async ({ payload }) => {
@@ -228,9 +240,10 @@ export class Session implements RingOwner {
       if (this.#status !== 0) return;
       // QEMU says so when it stops the machine too, and 7.2 before it asks for the rings' bases: they are kept.
       await this.#stopRings('a status of 0');
+      this.#needsReset = false;
       this.device.reset?.();
     },
-    GET_STATUS: () => BigInt(this.#status | (this.#rings.some(({ queue }) => queue?.broken !== undefined) ? DEVICE_NEEDS_RESET : 0)),
+    GET_STATUS: () => BigInt(this.#status | (this.#needsReset || this.#rings.some(({ queue }) => queue?.broken !== undefined) ? DEVICE_NEEDS_RESET : 0)),
   };
 
   #dispatch(request: Request): void | Promise<void> {

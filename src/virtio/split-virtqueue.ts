@@ -167,6 +167,10 @@ export class SplitVirtqueue implements Virtqueue {
     if (own !== chain || !own.inFlight) throw new UsageError(`request ${chain.head} is not in flight on this queue`);
     own.inFlight = false;
     this.#completed += 1;
+    this.putUsed(id, writtenBytes);
+  }
+
+  putUsed(id: number, writtenBytes: number): void {
     if (this.#broken !== undefined || this.#stopped) return;
     const before = this.#usedIndex;
     const entry = (this.#usedAt >> 1) + 1 + (before & this.#mask) * 2;
