@@ -4,7 +4,7 @@
 // is lost hangs for ever, since virtio_blk has no timeout of its own, and then nothing can unplug the disk. Such disks
 // are plugged once for the file, and go with the machine.
 import { beforeAll, describe, expect, test } from '@jest/globals';
-import { q35, virtioBlk, virtioRng, type GuestProcess, type PciFunction, type VirtioBlk, type VirtioRng } from 'rootport';
+import { GuestFault, q35, virtioBlk, virtioRng, type GuestProcess, type PciFunction, type VirtioBlk, type VirtioRng } from 'rootport';
 import { useMachine } from 'rootport/jest';
 
 const vm = useMachine({ machine: q35({ ports: 10, cpus: 2 }) });
@@ -250,6 +250,19 @@ describe('a disk whose request is lost', () => {
     });
     expect(log).toEqual([]);
   });
+});
+
+test('a write whose answer is lost hangs who waits for it: a hung task, which ends every wait on the machine', async () => {
+  const machine = await vm.fresh();
+  const disk = virtioBlk({ capacityBytes: 2 ** 20 });
+  const fn = await machine.plug(disk);
+  const name = (await machine.guest.run(`ls ${fn.sysfs}/virtio*/block`)).stdout.trim();
+  disk.queue(0).dropAnswers();
+  await machine.guest.run('echo 1 >/proc/sys/kernel/hung_task_timeout_secs');
+  const io = await machine.guest.start(`dd if=/dev/zero of=/dev/${name} bs=4k count=1 conv=fsync`);
+  const fault = await io.settled().catch((error: unknown) => error);
+  expect(fault).toBeInstanceOf(GuestFault);
+  expect((fault as GuestFault).message).toMatch(/INFO: task dd:\d+ blocked for more than \d+ seconds/);
 });
 
 describe('config space', () => {
