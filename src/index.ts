@@ -24,7 +24,7 @@ export type { NetCounts, RefusedFrame } from './devices/virtio-net/device.ts';
 export { decodeEthernet, encodeEthernet, ETHERTYPE, macBytes, macText, type EthernetFrame } from './devices/virtio-net/ethernet.ts';
 export type { AcknowledgeRule, DmaBuffer, ProbedFunction } from './guest/probe-function.ts';
 export type { ProbeEvent, VectorCount, VectorKind } from './guest/probe-protocol.ts';
-export type { CallVerdict, HeldRequest, QueueGate } from './virtio/queue-gate.ts';
+export type { CallVerdict, ConfigChange, DeviceGate, HeldRequest, QueueGate, RequestAnswer } from './virtio/queue-gate.ts';
 export type { RefusedRequest } from './devices/virtio-blk/index.ts';
 export { errnoNameOf } from './guest/probe-protocol.ts';
 export type { VirtioDevice } from './virtio/device.ts';

@@ -40,7 +40,7 @@ export async function attachVhostUser(site: AttachSite, options: VhostUserAttach
   }
   const backend = VhostUserBackend.listen({ path: chardev.path, device: steered.device, onError: site.fail, log: site.log });
   backend.beforeCall = steered.beforeCall;
-  steered.connect((index) => backend.signal(index));
+  steered.connect(backend);
   return {
     ...shape,
     witness: { unit: 'queue', fired: () => backend.fired() },

@@ -141,6 +141,12 @@ export class VhostUserBackend {
     await this.#session.end({ abrupt: true });
   }
 
+  /** Tell the front end that the device needs a reset. UsageError without a front end. */
+  needsReset(): void {
+    if (this.#session === undefined) throw new UsageError('vhost-user: a device that needs a reset, and no front end to tell');
+    this.#session.askForReset();
+  }
+
   /** End the session, stop listening, remove the socket. Idempotent, and does not reject. */
   close(): Promise<void> {
     return (this.#closed ??= this.#close());

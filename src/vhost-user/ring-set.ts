@@ -36,6 +36,11 @@ export class RingSet {
     return this.#rings[index];
   }
 
+  /** Each ring's error eventfd, where it has one. */
+  signalError(): void {
+    for (const ring of this.#rings) ring.signalError();
+  }
+
   disable(): void {
     for (const ring of this.#rings) ring.enable(false);
   }

@@ -146,6 +146,11 @@ export class Ring {
     return true;
   }
 
+  /** Say on the error eventfd, if there is one, that the ring is broken. */
+  signalError(): void {
+    if (this.#errorFd !== undefined) signalEventfd(this.#errorFd);
+  }
+
   /** Let the device look for requests, if the ring runs. */
   process(): void {
     const queue = this.#queue;
@@ -200,7 +205,7 @@ export class Ring {
       notify: () => this.#owner.called(this.index),
       yieldTurn: () => void setImmediate(this.#process),
       onBroken: (error) => {
-        if (this.#errorFd !== undefined) signalEventfd(this.#errorFd);
+        this.signalError();
         this.#owner.broken(this.index, error);
       },
     });

@@ -117,6 +117,16 @@ export class Session implements RingOwner, SessionState {
     return (this.#end ??= this.#finish(abrupt));
   }
 
+  /**
+   * The device needs a reset: said by GET_STATUS, by the rings' error eventfds and, since the driver is to be
+   * notified (virtio 1.2, 2.1.2), by a config change. It is said until the front end resets the device.
+   */
+  askForReset(): void {
+    this.needsReset = true;
+    this.rings.signalError();
+    void this.configChanged(5000);
+  }
+
   // What the rings ask and report.
   inflight(index: number, size: number): InflightRegion | undefined {
     return this.inflightArea?.region(index, size);

@@ -11,8 +11,35 @@ export interface GateRules {
   readonly watched: boolean;
   readonly latencyMs: number;
   show(request: KeptRequest): void;
-  /** The id to answer the next completed request under, when it is to be a wrong one. */
-  takeWrongId(): number | undefined;
+  /** Something is to go wrong with the next answer, or with its order. */
+  readonly falsifies: boolean;
+  /** What is to go wrong with the next answer. */
+  takeFault(): AnswerFault | undefined;
+  /** How many answers from the next one on are to be given in reverse; 0: none. Said once. */
+  takeReordered(): number;
+}
+
+/** What goes wrong with an answer. */
+export interface AnswerFault {
+  readonly dropped: boolean;
+  /** Elements of the used ring that say it. */
+  readonly times?: number;
+  readonly id?: number | undefined;
+  readonly writtenBytes?: number | undefined;
+}
+
+/** A test's own answer to a request: all of it may be untrue. */
+export interface RequestAnswer {
+  /** Written to the start of the writable part. */
+  readonly data?: Uint8Array;
+  /** Written to the last writable byte: where virtio-blk, -scsi and control queues have their status. */
+  readonly status?: number;
+  /** `len` of the used element; unless told, how many bytes from the start of the writable part were written. */
+  readonly writtenBytes?: number;
+  /** `id` of the used element; the request's own unless told. */
+  readonly id?: number;
+  /** How many elements of the used ring say so; 1 unless told. */
+  readonly times?: number;
 }
 
 const COPY_BYTES = 512;
@@ -40,9 +67,23 @@ export class KeptRequest {
     this.#queue.letOn(this);
   }
 
-  /** Answer it without the device seeing it, truthfully or not: any id, any length. UsageError when it is held no more. */
-  completeAs({ id = this.head, writtenBytes }: { id?: number; writtenBytes: number }): void {
-    this.#queue.completeAs(this.#queue.take(this), id, writtenBytes);
+  /**
+   * Answer it without the device seeing it, truthfully or not. UsageError when it is held no more;
+   * RangeError when its writable part is too short for the data or the status.
+   */
+  complete({ data, status, id = this.head, times = 1, ...answer }: RequestAnswer = {}): void {
+    const { writableBytes, chain } = this;
+    this.#queue.mustHold(this);
+    if (data !== undefined) chain.copyIn(0, data);
+    if (status !== undefined) chain.copyIn(writableBytes - 1, Uint8Array.of(status));
+    const dataBytes = data?.length ?? 0;
+    const written = status !== undefined && dataBytes >= writableBytes - 1 ? writableBytes : dataBytes;
+    this.#queue.answerHeld(this, { id, writtenBytes: answer.writtenBytes ?? written, times });
+  }
+
+  /** Never answer it, and never put it back: it is lost. UsageError when it is held no more. */
+  drop(): void {
+    this.#queue.take(this);
   }
 }
 
@@ -51,7 +92,11 @@ export class GatedQueue implements Virtqueue {
   readonly #ready: DescriptorChain[] = [];
   /** Answers kept back by the latency. */
   readonly #late = new Map<NodeJS.Timeout, () => void>();
+  /** Answers kept back until they can be given in reverse, and how many that takes. */
+  readonly #reversed: (() => void)[] = [];
+  #toReverse = 0;
   #closing = false;
+  #dropped = false;
 
   constructor(readonly inner: Virtqueue, readonly rules: GateRules, readonly process: (queue: Virtqueue) => void) {}
 
@@ -86,12 +131,14 @@ export class GatedQueue implements Virtqueue {
   }
 
   complete(chain: DescriptorChain, writtenBytes: number): void {
+    if (this.#dropped) return;
     if (this.rules.latencyMs === 0) this.#answer(chain, writtenBytes);
     else this.#later(() => this.#answer(chain, writtenBytes));
   }
 
-  /** A wrong id goes to the first of them, and breaks them apart: the driver is lied to anyway. */
+  /** A fault or an order that is due breaks them apart: the driver is lied to anyway. */
   completeTogether(chains: readonly DescriptorChain[], writtenBytes: readonly number[], count = chains.length): void {
+    if (this.#dropped) return;
     if (this.rules.latencyMs === 0) return this.#answerTogether(chains, writtenBytes, count);
     const [mine, lengths] = [chains.slice(0, count), writtenBytes.slice(0, count)];
     this.#later(() => this.#answerTogether(mine, lengths, count));
@@ -99,6 +146,10 @@ export class GatedQueue implements Virtqueue {
 
   completeAs(chain: DescriptorChain, id: number, writtenBytes: number): void {
     this.inner.completeAs(chain, id, writtenBytes);
+  }
+
+  putUsed(id: number, writtenBytes: number): void {
+    this.inner.putUsed(id, writtenBytes);
   }
 
   break(reason: ProtocolError): void {
@@ -120,11 +171,21 @@ export class GatedQueue implements Virtqueue {
     this.process(this);
   }
 
+  /** The request stands here no more; where it goes is the caller's. */
   take(request: KeptRequest): DescriptorChain {
+    this.#waiting.splice(this.mustHold(request), 1);
+    return request.chain;
+  }
+
+  /** Where it stands; UsageError when it does not. */
+  mustHold(request: KeptRequest): number {
     const at = this.#waiting.indexOf(request);
     if (at < 0) throw new UsageError(`request ${request.head} is held no more`);
-    this.#waiting.splice(at, 1);
-    return request.chain;
+    return at;
+  }
+
+  answerHeld(request: KeptRequest, answer: Required<Pick<RequestAnswer, 'id' | 'writtenBytes' | 'times'>>): void {
+    this.#put(this.take(request), answer);
   }
 
   /**
@@ -140,11 +201,14 @@ export class GatedQueue implements Virtqueue {
   /** Give the late answers now. */
   flush(): void {
     for (const finish of [...this.#late.values()]) finish();
+    this.#giveReversed();
   }
 
   /** The queue is gone: nothing of it is of use. */
   drop(): void {
     this.#closing = true;
+    this.#dropped = true;
+    this.#reversed.length = 0;
     for (const timer of this.#late.keys()) clearTimeout(timer);
     this.#late.clear();
     this.#waiting.length = 0;
@@ -162,14 +226,31 @@ export class GatedQueue implements Virtqueue {
   }
 
   #answerTogether(chains: readonly DescriptorChain[], writtenBytes: readonly number[], count: number): void {
-    const wrongId = count > 0 ? this.rules.takeWrongId() : undefined;
-    if (wrongId === undefined) return this.inner.completeTogether(chains, writtenBytes, count);
-    for (let i = 0; i < count; i += 1) this.inner.completeAs(chains[i], i === 0 ? wrongId : chains[i].head, writtenBytes[i]);
+    if (this.#toReverse === 0 && !this.rules.falsifies) return this.inner.completeTogether(chains, writtenBytes, count);
+    for (let i = 0; i < count; i += 1) this.#answer(chains[i], writtenBytes[i]);
   }
 
   #answer(chain: DescriptorChain, writtenBytes: number): void {
-    const wrongId = this.rules.takeWrongId();
-    if (wrongId === undefined) this.inner.complete(chain, writtenBytes);
-    else this.inner.completeAs(chain, wrongId, writtenBytes);
+    if (this.#toReverse === 0) this.#toReverse = this.rules.takeReordered();
+    if (this.#toReverse === 0) return this.#falsify(chain, writtenBytes);
+    this.#reversed.push(() => this.#falsify(chain, writtenBytes));
+    if (this.#reversed.length === this.#toReverse) this.#giveReversed();
+  }
+
+  #giveReversed(): void {
+    this.#toReverse = 0;
+    for (const answer of this.#reversed.splice(0).reverse()) answer();
+  }
+
+  #falsify(chain: DescriptorChain, writtenBytes: number): void {
+    const fault = this.rules.takeFault();
+    if (fault === undefined) return this.inner.complete(chain, writtenBytes);
+    if (fault.dropped) return;
+    this.#put(chain, { id: fault.id ?? chain.head, writtenBytes: fault.writtenBytes ?? writtenBytes, times: fault.times ?? 1 });
+  }
+
+  #put(chain: DescriptorChain, { id, writtenBytes, times }: Required<Pick<RequestAnswer, 'id' | 'writtenBytes' | 'times'>>): void {
+    this.inner.completeAs(chain, id, writtenBytes);
+    for (let again = 1; again < times; again += 1) this.inner.putUsed(id, writtenBytes);
   }
 }

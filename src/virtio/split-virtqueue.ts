@@ -172,6 +172,10 @@ export class SplitVirtqueue implements Virtqueue {
 
   completeAs(chain: DescriptorChain, id: number, writtenBytes: number): void {
     this.#land(chain);
+    this.putUsed(id, writtenBytes);
+  }
+
+  putUsed(id: number, writtenBytes: number): void {
     if (this.#broken !== undefined || this.#stopped) return;
     const before = this.#usedIndex;
     this.#write(id, writtenBytes);

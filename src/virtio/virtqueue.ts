@@ -69,4 +69,6 @@ export interface Virtqueue {
   putBack(chain: DescriptorChain): boolean;
   /** Steering only: put any id and length into the ring, right or wrong, and notify as usual. */
   completeAs(chain: DescriptorChain, id: number, writtenBytes: number): void;
+  /** Steering only: put an element into the used ring that answers no request, and notify as usual. */
+  putUsed(id: number, writtenBytes: number): void;
 }

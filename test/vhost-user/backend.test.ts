@@ -543,6 +543,37 @@ describe('steering and witnesses', () => {
     closeFd(ours);
   });
 
+  test('a need of a reset is said by the status, the rings and a config change, until the device is reset', async () => {
+    expect(() => backend.needsReset()).toThrow(UsageError);
+    const frontEnd = connect();
+    const ring = await frontEnd.start();
+    const [theirs, ours] = socketPair();
+    await frontEnd.ask('SET_BACKEND_REQ_FD', undefined, { fds: [theirs], needReply: true });
+    closeFd(theirs);
+    frontEnd.send('SET_STATUS', 0xfn);
+    expect((await frontEnd.ask('GET_STATUS', undefined)).value).toBe(0xfn);
+    backend.needsReset();
+    expect((await frontEnd.ask('GET_STATUS', undefined)).value).toBe(0x4fn);
+    expect(await frontEnd.signalled(ring.errorFd)).toBe(1);
+    expect(receiveMessage(ours, new Uint8Array(64))?.byteCount).toBe(12);
+    await frontEnd.ask('SET_STATUS', 0n, { needReply: true });
+    expect((await frontEnd.ask('GET_STATUS', undefined)).value).toBe(0n);
+    closeFd(ours);
+  });
+
+  test('a back end that hangs up ends its session without an error, and serves the next front end', async () => {
+    const first = connect();
+    await first.start();
+    await backend.crash();
+    await first.closed();
+    expect({ connected: backend.connected, resets: device.resets, errors }).toEqual({ connected: false, resets: 1, errors: [] });
+    await expect(backend.crash()).rejects.toThrow(UsageError);
+    const second = connect();
+    const ring = await second.start();
+    ring.driver.submitOne('again');
+    await second.signalled(ring.callFd);
+  });
+
   test('queueStarted resolves when a driver starts the queue, and names what it waited for', async () => {
     const frontEnd = connect();
     const started = backend.queueStarted(0, { timeoutMs: 2000 });

@@ -2,6 +2,7 @@ import { describe, expect, test } from '@jest/globals';
 import { DeadlineError, UsageError } from '../../src/errors.ts';
 import type { VirtioDevice } from '../../src/virtio/device.ts';
 import { steer } from '../../src/virtio/queue-gate.ts';
+import type { SteeredTransport } from '../../src/virtio/queue-gate.ts';
 import type { SplitVirtqueue } from '../../src/virtio/split-virtqueue.ts';
 import type { DescriptorChain, Virtqueue } from '../../src/virtio/virtqueue.ts';
 import { MockDriver } from './mock-driver.ts';
@@ -19,7 +20,7 @@ class EchoDevice implements VirtioDevice {
   constructor(readonly late = false) {}
 
   config(): Uint8Array {
-    return new Uint8Array(0);
+    return Uint8Array.of(1, 2, 3, 4);
   }
 
   process(_index: number, queue: Virtqueue): void {
@@ -46,6 +47,11 @@ class EchoDevice implements VirtioDevice {
     if (this.open.length > 0) await new Promise<void>((resolve) => this.#idle.push(resolve));
   }
 }
+
+/** A transport that carries nothing. */
+const silent: SteeredTransport = {
+  signal: () => undefined, configChanged: () => undefined, needsReset: () => undefined, crash: async () => undefined,
+};
 
 function setUp({ late = false, latencyMs = 0 } = {}) {
   const echo = new EchoDevice(late);
@@ -147,10 +153,10 @@ describe('a held gate', () => {
     const head = send('a');
     const request = await gate.nextRequest();
     expect(request.head).toBe(head);
-    request.completeAs({ id: 13, writtenBytes: 99 });
+    request.complete({ id: 13, writtenBytes: 99 });
     expect(driver.collect()).toMatchObject([{ id: 13, len: 99 }]);
     expect(echo.seen).toEqual([]);
-    expect(() => request.completeAs({ writtenBytes: 0 })).toThrow(UsageError);
+    expect(() => request.complete({ writtenBytes: 0 })).toThrow(UsageError);
   });
 
   test('gives what it keeps back to the ring when the queue stops, and takes it again when it starts', async () => {
@@ -276,6 +282,181 @@ describe('requests answered together', () => {
     answer();
     expect(driver.collect()).toMatchObject([{ id: 9 }, { id: 2 }]);
   });
+
+  test('are reordered when that is due', () => {
+    const { driver, steered, answer } = together();
+    steered.queue(0).reorderAnswers(2);
+    answer();
+    expect(driver.collect()).toMatchObject([{ id: 2 }, { id: 0 }]);
+  });
+});
+
+describe('a request answered by the test', () => {
+  async function held(name = 'abcd') {
+    const rig = setUp();
+    rig.gate.hold();
+    const head = rig.send(name);
+    return { ...rig, head, request: await rig.gate.nextRequest() };
+  }
+
+  test('with data and a status has both in its buffer, and the length that they make', async () => {
+    const { driver, request, head } = await held();
+    request.complete({ data: Buffer.from('xyz'), status: 2 });
+    const [used] = driver.collect();
+    expect(used).toMatchObject({ id: head, len: 4 });
+    expect([...used.written]).toEqual([...Buffer.from('xyz'), 2]);
+  });
+
+  test('with a status alone says that no data was written, unless the status is all there is', async () => {
+    const four = await held();
+    four.request.complete({ status: 1 });
+    expect(four.driver.collect()).toMatchObject([{ len: 0 }]);
+    const one = await held('a');
+    one.request.complete({ status: 1 });
+    expect(one.driver.collect()).toMatchObject([{ len: 1 }]);
+  });
+
+  test('with nothing is given back as it is, with length 0', async () => {
+    const { driver, request, head } = await held();
+    request.complete();
+    expect(driver.collect()).toMatchObject([{ id: head, len: 0 }]);
+  });
+
+  test('any number of times is in the used ring as often, and counted once', async () => {
+    const { driver, request, head, gate } = await held();
+    request.complete({ times: 3, writtenBytes: 7 });
+    expect(driver.collect()).toMatchObject([{ id: head, len: 7 }, { id: head, len: 7 }, { id: head, len: 7 }]);
+    expect(gate.counts).toMatchObject({ completed: 1, inFlight: 0, notified: 3 });
+  });
+
+  test('with more data than it has room for is a RangeError, and it is still held', async () => {
+    const { driver, request } = await held();
+    expect(() => request.complete({ data: Buffer.alloc(5) })).toThrow(RangeError);
+    expect(driver.collect()).toEqual([]);
+    request.complete();
+    expect(driver.collect()).toHaveLength(1);
+  });
+
+  test('and answered again is a UsageError that leaves its buffer alone', async () => {
+    const { request, memory, driver } = await held().then((rig) => ({ ...rig, memory: rig.driver.memory }));
+    request.complete({ data: Buffer.from('once') });
+    const before = memory.read(driver.arena, 64);
+    expect(() => request.complete({ data: Buffer.from('more') })).toThrow(UsageError);
+    expect(memory.read(driver.arena, 64)).toEqual(before);
+  });
+
+  test('when it is dropped is in flight for ever, and is not put back when the queue stops', async () => {
+    const { request, gate, queue, steered, driver } = await held();
+    request.drop();
+    expect({ waiting: gate.waiting, counts: gate.counts }).toMatchObject({ waiting: 0, counts: { taken: 1, completed: 0, inFlight: 1 } });
+    await steered.device.drain?.(0);
+    expect(queue.lastAvailIndex).toBe(1);
+    expect(driver.collect()).toEqual([]);
+    expect(() => request.complete()).toThrow(UsageError);
+  });
+});
+
+describe('answers of the device', () => {
+  test('with a wrong length have it in the ring as often as asked for', () => {
+    const { send, driver, gate } = setUp();
+    gate.answerWrongLength(4096, 2);
+    for (const name of ['a', 'b', 'c']) send(name);
+    expect(driver.collect().map(({ len }) => len)).toEqual([4096, 4096, 1]);
+  });
+
+  test('dropped are done and not completed', () => {
+    const { send, driver, gate, echo } = setUp();
+    gate.dropAnswers();
+    send('lost');
+    const head = send('kept');
+    expect(echo.seen).toEqual(['lost', 'kept']);
+    expect(driver.collect()).toMatchObject([{ id: head }]);
+    expect(gate.counts).toMatchObject({ taken: 2, completed: 1, inFlight: 1 });
+  });
+
+  test('duplicated are in the ring twice', () => {
+    const { send, driver, gate } = setUp();
+    gate.duplicateAnswers();
+    const heads = [send('a'), send('b')];
+    expect(driver.collect().map(({ id }) => id)).toEqual([heads[0], heads[0], heads[1]]);
+  });
+
+  test('reordered come last first, once all of them are there', () => {
+    const { send, answers, gate } = setUp();
+    gate.reorderAnswers(3);
+    send('a');
+    send('b');
+    expect(answers()).toEqual([]);
+    send('c');
+    expect(answers()).toEqual(['C', 'B', 'A']);
+    send('d');
+    expect(answers()).toEqual(['D']);
+    expect(() => gate.reorderAnswers(1)).toThrow(UsageError);
+  });
+
+  test('reordered and too few are given when the queue stops', async () => {
+    const { send, answers, gate, steered } = setUp();
+    gate.reorderAnswers(3);
+    send('a');
+    send('b');
+    await steered.device.drain?.(0);
+    expect(answers()).toEqual(['B', 'A']);
+  });
+});
+
+describe('the gate before the device', () => {
+  test('changes what is read of config space, now or after some reads, until it is restored', () => {
+    const { steered } = setUp();
+    const read = (): number[] => [...steered.device.config()];
+    steered.gate.changeConfig(1, Uint8Array.of(9));
+    expect(read()).toEqual([1, 9, 3, 4]);
+    steered.gate.changeConfig(3, Uint8Array.of(8), { afterReads: 1 });
+    expect([read(), read()]).toEqual([[1, 9, 3, 4], [1, 9, 3, 8]]);
+    steered.gate.restoreConfig();
+    expect(read()).toEqual([1, 2, 3, 4]);
+    expect(steered.gate.configReads).toBe(4);
+    expect(() => steered.gate.changeConfig(3, new Uint8Array(2))).toThrow('config space has 4 bytes: 2 at 3 are not in it');
+  });
+
+  test('tells of config changes and of a need of a reset while there is a transport', () => {
+    const { steered } = setUp();
+    const told: string[] = [];
+    steered.connect({ ...silent, configChanged: () => void told.push('config'), needsReset: () => void told.push('reset') });
+    steered.gate.interruptConfig();
+    steered.gate.needsReset();
+    expect(told).toEqual(['config', 'reset']);
+    steered.connect(undefined);
+    expect(() => steered.gate.interruptConfig()).toThrow(UsageError);
+    expect(() => steered.gate.needsReset()).toThrow(UsageError);
+  });
+
+  test('of a device that needs a reset takes and completes nothing until the reset', () => {
+    const { steered, send, echo, answers, driver } = setUp({ late: true });
+    steered.connect(silent);
+    send('begun');
+    steered.gate.needsReset();
+    send('after');
+    echo.answerAll();
+    expect({ seen: echo.seen, answers: answers() }).toEqual({ seen: ['begun'], answers: [] });
+    steered.device.reset?.();
+    driver.onKick?.();
+    expect(echo.seen).toEqual(['begun', 'after']);
+  });
+
+  test('lets a crash complete nothing, held, begun or late, and hangs up', async () => {
+    const { steered, send, echo, answers, gate } = setUp({ late: true });
+    let hungUp = 0;
+    steered.connect({ ...silent, crash: async () => void (hungUp += 1) });
+    send('begun');
+    gate.hold();
+    send('held');
+    const request = await gate.nextRequest();
+    await steered.gate.crash();
+    echo.answerAll();
+    expect({ hungUp, answers: answers(), waiting: gate.waiting }).toEqual({ hungUp: 1, answers: [], waiting: 0 });
+    expect(() => request.complete()).toThrow(UsageError);
+    await expect(setUp().steered.gate.crash()).rejects.toThrow(UsageError);
+  });
 });
 
 describe('draining', () => {
@@ -313,7 +494,7 @@ describe('faults', () => {
   test('an interrupt out of the blue is fired while a transport is there to fire it', () => {
     const { steered, gate } = setUp();
     const fired: number[] = [];
-    steered.connect((index) => fired.push(index));
+    steered.connect({ ...silent, signal: (index) => void fired.push(index) });
     gate.dropInterrupts();
     gate.interrupt();
     steered.queue(1).interrupt();

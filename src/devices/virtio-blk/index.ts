@@ -5,7 +5,7 @@ import { constants } from 'node:buffer';
 import { UsageError } from '../../errors.ts';
 import type { AttachSite, Attachment, Device } from '../../qemu/attachment.ts';
 import { steer } from '../../virtio/queue-gate.ts';
-import type { QueueGate } from '../../virtio/queue-gate.ts';
+import type { DeviceGate, QueueGate } from '../../virtio/queue-gate.ts';
 import { attachVhostUser } from '../vhost-user-attachment.ts';
 import { VirtioBlkDevice } from './device.ts';
 import type { RefusedRequest } from './device.ts';
@@ -48,6 +48,8 @@ export interface VirtioBlk extends Device {
   readonly refused: readonly RefusedRequest[];
   /** Hold, delay or falsify what a queue does, and its counts. UsageError when there is no such queue. */
   queue(index: number): QueueGate;
+  /** Config changes, NEEDS_RESET, a crash of the back end. */
+  readonly gate: DeviceGate;
 }
 
 const QUEUES_MAX = 64;
@@ -81,6 +83,7 @@ export function virtioBlk(options: VirtioBlkOptions): VirtioBlk {
     serial,
     refused: core.refused,
     queue: (index) => steered.queue(index),
+    gate: steered.gate,
     get bytes() {
       if (storage instanceof MemoryStorage) return storage.bytes;
       throw new UsageError(`virtioBlk: the disk is in ${file}, not in memory`, { hint: 'Read the file after a sync in the guest.' });

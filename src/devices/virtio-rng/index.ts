@@ -4,7 +4,7 @@ import { randomFillSync } from 'node:crypto';
 import { UsageError } from '../../errors.ts';
 import type { AttachSite, Attachment, Device } from '../../qemu/attachment.ts';
 import { steer } from '../../virtio/queue-gate.ts';
-import type { QueueGate } from '../../virtio/queue-gate.ts';
+import type { DeviceGate, QueueGate } from '../../virtio/queue-gate.ts';
 import { attachVhostUser } from '../vhost-user-attachment.ts';
 import { VirtioRngDevice } from './device.ts';
 import type { EntropySource } from './device.ts';
@@ -28,6 +28,8 @@ export interface VirtioRng extends Device {
   readonly bytesGiven: number;
   /** Hold, delay or falsify what the queue (0, the only one) does, and its counts. */
   queue(index: number): QueueGate;
+  /** Config changes, NEEDS_RESET, a crash of the back end. */
+  readonly gate: DeviceGate;
 }
 
 /** Throws UsageError for an empty source. */
@@ -49,6 +51,7 @@ export function virtioRng({ source = randomFill, latencyMs = 0, hang }: VirtioRn
       return core.bytesGiven;
     },
     queue: (index) => steered.queue(index),
+    gate: steered.gate,
     async attach(at): Promise<Attachment> {
       if (site !== undefined) throw new UsageError('virtioRng: this device is plugged already', { hint: 'Unplug it first, or make another.' });
       site = at;
