@@ -11,6 +11,8 @@ const GUEST = 0x40000000n, USER = 0x7f1234000000n, MEMORY_BYTES = 0x10000;
 /** The requests of a front end, and some numbers that are none. */
 const LAST_REQUEST = 46;
 const NEED_REPLY = 8;
+/** MQ, LOG_SHMFD, REPLY_ACK, BACKEND_REQ, CONFIG, INFLIGHT_SHMFD, RESET_DEVICE, CONFIGURE_MEM_SLOTS, STATUS. */
+const PROTOCOL_BITS = [0n, 1n, 3n, 5n, 9n, 12n, 13n, 15n, 16n];
 
 export interface Target {
   readonly backend: VhostUserBackend;
@@ -85,7 +87,8 @@ export async function messageCase(random: Random, { backend, errors, fds }: Targ
 function script(random: Random): number[] {
   const [getFeatures, getProtocol, setProtocol, setOwner, setFeatures, memory] = [1, 15, 16, 3, 2, 5];
   const ring = [13, 14, 8, 10, 9, 12, 18];
-  const whole = [getFeatures, getProtocol, setProtocol, setOwner, setFeatures, memory, ...ring, 1, ...ring];
+  const more = [7, 6, 21, 24, 25, 31, 32, 36, 37, 38, 39, 40].filter(() => random.chance(0.2));
+  const whole = [getFeatures, getProtocol, setProtocol, setOwner, setFeatures, memory, ...more, ...ring, 1, ...ring];
   return whole.filter(() => !random.chance(0.03));
 }
 
@@ -99,7 +102,7 @@ function send(random: Random, fd: number, request: number, wild: number, fds: De
   message.set(payload, 12);
   const end = random.chance(wild) ? random.below(message.length + 1) : message.length;
   const sent = end === 0 ? message.subarray(0, 1) : message.subarray(0, end);
-  const with_ = random.chance(wild) ? Array.from({ length: random.below(12) }, () => random.pick(Object.values(fds) as number[])) : fdsOf(request, payload, fds);
+  const with_ = random.chance(wild) ? Array.from({ length: random.chance(0.5) ? 1 : random.below(12) }, () => random.pick(Object.values(fds) as number[])) : fdsOf(request, payload, fds).map((one) => (random.chance(0.05) ? random.pick(Object.values(fds) as number[]) : one));
   if (random.chance(0.1) && sent.length > 1) {
     // In two parts: a stream keeps no bounds of messages.
     const cut = 1 + random.below(sent.length - 1);
@@ -114,7 +117,8 @@ function fdsOf(request: number, payload: Uint8Array, fds: Descriptors): number[]
   switch (request) {
     case 5: return Array.from({ length: Math.min(payload[0] ?? 0, 8) }, () => fds.memory);
     case 6: case 32: case 37: return [fds.memory];
-    case 7: case 21: case 12: case 13: case 14: return [fds.event];
+    case 7: case 12: case 13: case 14: return [fds.event];
+    case 21: return [fds.socket];
     default: return [];
   }
 }
@@ -123,7 +127,7 @@ function payloadOf(random: Random, request: number, wild: number): Uint8Array {
   const number = (plain: bigint): bigint => (random.chance(wild) ? random.edge() : plain);
   switch (request) {
     case 2: return u64s(number(random.pick([1n << 32n, (1n << 32n) | (1n << 29n) | (1n << 28n), (1n << 32n) | (1n << 30n)])));
-    case 16: return u64s(number(random.pick([0x12208n, 0x12209n, 0x1n, 0x10208n])));
+    case 16: return u64s(number(PROTOCOL_BITS.filter(() => random.chance(0.85)).reduce((mask, bit) => mask | (1n << bit), 0n)));
     case 5: {
       const regions = random.chance(wild) ? random.below(12) : 1 + random.below(2);
       return join(u32s(regions, 0), ...Array.from({ length: regions }, (_, i) => region(random, wild, BigInt(i))));
