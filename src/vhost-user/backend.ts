@@ -1,8 +1,8 @@
 // A vhost-user back end: a virtio device of this process behind a listening Unix socket, to which QEMU
-// connects. One front end at a time; when it has gone the next may come. Counts what the device fired
+// connects, or one that connects to QEMU. One front end at a time. Counts what the device fired
 // and lets a test come between the device and its interrupts. Does not close the device: its owner does.
 import { ProtocolError, UsageError } from '../errors.ts';
-import { closeFd } from '../native/index.ts';
+import { closeFd, connectUnix } from '../native/index.ts';
 import { UnixListener } from '../native/unix-listener.ts';
 import type { VirtioDevice } from '../virtio/device.ts';
 import type { Virtqueue } from '../virtio/virtqueue.ts';
@@ -17,7 +17,7 @@ export type CallDecision = 'deliver' | 'drop' | { readonly queue: number };
 export const CONFIG_CHANGE = -1;
 
 export interface VhostUserBackendOptions {
-  /** Where to listen, at most 107 bytes; removed on close. */
+  /** Where to listen (removed on close), or where QEMU listens; at most 107 bytes. */
   readonly path: string;
   readonly device: VirtioDevice;
   /**
@@ -34,7 +34,7 @@ export class VhostUserBackend {
   /** Asked before every interrupt of a queue; absent: all are delivered. */
   beforeCall: ((queueIndex: number) => CallDecision) | undefined;
   readonly #options: VhostUserBackendOptions;
-  readonly #listener: UnixListener;
+  readonly #listener: UnixListener | undefined;
   readonly #fired: Uint32Array;
   readonly #signalled: Uint32Array;
   readonly #kicked: Uint32Array;
@@ -47,10 +47,19 @@ export class VhostUserBackend {
 
   /** Listen at once. Throws SystemCallError (an EnvironmentError): EADDRINUSE, ENAMETOOLONG, EACCES. */
   static listen(options: VhostUserBackendOptions): VhostUserBackend {
-    return new VhostUserBackend(options);
+    return new VhostUserBackend(options, 'listen');
   }
 
-  private constructor(options: VhostUserBackendOptions) {
+  /**
+   * Connect to a front end that listens (QEMU's `-chardev socket,server=on`), before the device is added to it.
+   * Serves that one session: when it is over, another back end may connect. Throws SystemCallError: ENOENT,
+   * ECONNREFUSED, ENAMETOOLONG.
+   */
+  static connect(options: VhostUserBackendOptions): VhostUserBackend {
+    return new VhostUserBackend(options, 'connect');
+  }
+
+  private constructor(options: VhostUserBackendOptions, side: 'listen' | 'connect') {
     const { queueCount } = options.device;
     if (!Number.isInteger(queueCount) || queueCount < 1 || queueCount > 256) {
       throw new UsageError(`a vhost-user device with ${queueCount} queues`, { hint: 'it has 1 to 256' });
@@ -59,6 +68,10 @@ export class VhostUserBackend {
     this.#fired = new Uint32Array(queueCount);
     this.#signalled = new Uint32Array(queueCount);
     this.#kicked = new Uint32Array(queueCount);
+    if (side === 'connect') {
+      this.#start(connectUnix(options.path));
+      return;
+    }
     this.#listener = new UnixListener({
       path: options.path,
       onConnection: (fd) => this.#connect(fd),
@@ -132,7 +145,7 @@ export class VhostUserBackend {
 
   /**
    * As if the process of this back end died with requests in flight: the front end is hung up on, no request
-   * that the device has is used or given back. Goes on listening: a front end that comes back (QEMU's
+   * that the device has is used or given back. One that listens goes on: a front end that comes back (QEMU's
    * chardev with `reconnect`) is served, and with INFLIGHT_SHMFD what was in flight comes first. UsageError
    * without a front end.
    */
@@ -153,7 +166,7 @@ export class VhostUserBackend {
   }
 
   async #close(): Promise<void> {
-    this.#listener.close();
+    this.#listener?.close();
     this.#dropWaiting();
     await this.#session?.end();
   }
@@ -170,7 +183,7 @@ export class VhostUserBackend {
   }
 
   #start(fd: number): void {
-    this.#options.log?.('vhost-user: a front end connected');
+    this.#options.log?.('vhost-user: a front end is connected');
     this.#session = new Session({
       fd,
       device: this.#options.device,

@@ -264,6 +264,33 @@ describe('a back end that comes back', () => {
     expect(errors).toEqual([]);
   });
 
+  /** What the file says of ring 0: the heads in flight, and the used index. */
+  function noted({ fd, description }: Inflight): { heads: number[]; usedIndex: number } {
+    const mapping = mapFile(fd, 0, Number(description.mmapSize));
+    const bytes = new Uint8Array(mapping);
+    const heads = Array.from({ length: description.queueSize }, (_, head) => head)
+      .filter((head) => descStateSplit.decode(bytes, queueRegionSplit.sizeBytes + 16 * head).inflight === 1);
+    const usedIndex = queueRegionSplit.decode(bytes).used_idx;
+    unmapFile(mapping);
+    return { heads, usedIndex };
+  }
+
+  test('notes what is in flight and nothing else: not what was used, not what was put back', async () => {
+    const { ring, inflight } = await begin(8, 0xffff);
+    expect(noted(inflight)).toEqual({ heads: [], usedIndex: 0xffff });
+    const heads = ['one', 'two', 'three'].map((word) => ring.driver.submitOne(word));
+    await taken(3);
+    expect(noted(inflight)).toEqual({ heads, usedIndex: 0xffff });
+    answer(1);
+    expect(noted(inflight)).toEqual({ heads: [heads[0], heads[2]], usedIndex: 0 });
+    const last = device.held.pop();
+    expect(last?.queue.putBack(last.chain)).toBe(true);
+    expect(noted(inflight)).toEqual({ heads: [heads[0]], usedIndex: 0 });
+    const first = device.held.pop();
+    first?.queue.completeAs(first.chain, 5, 0); // a lie to the driver is still an answer
+    expect(noted(inflight)).toEqual({ heads: [], usedIndex: 1 });
+  });
+
   test('without the in-flight area the same loses a request: the base is all that is known', async () => {
     const { ring } = await begin(4);
     ring.driver.submitOne('a');
