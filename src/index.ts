@@ -15,6 +15,12 @@ export { EDU, edu, type EduOptions } from './devices/edu/index.ts';
 export { IVSHMEM, ivshmem, Ivshmem, type IvshmemOptions } from './devices/ivshmem/index.ts';
 export { virtioBlk, type VirtioBlk, type VirtioBlkOptions } from './devices/virtio-blk/index.ts';
 export { virtioRng, type VirtioRng, type VirtioRngOptions } from './devices/virtio-rng/index.ts';
+export {
+  KEYBOARD, MOUSE, TABLET, virtioInput,
+  type AbsInfo, type InputCapabilities, type InputEvent, type InputIds, type InputStatus, type VirtioInput, type VirtioInputOptions,
+} from './devices/virtio-input/index.ts';
+export type { BackEndFaults, VhostUserDevice } from './devices/vhost-user-device.ts';
+export type { WaitOptions } from './devices/arrivals.ts';
 export type { AcknowledgeRule, DmaBuffer, ProbedFunction } from './guest/probe-function.ts';
 export type { ProbeEvent, VectorCount, VectorKind } from './guest/probe-protocol.ts';
 export type { CallVerdict, HeldRequest, QueueGate } from './virtio/queue-gate.ts';
