@@ -19,6 +19,7 @@ export {
   KEYBOARD, MOUSE, TABLET, virtioInput,
   type AbsInfo, type InputCapabilities, type InputEvent, type InputIds, type InputStatus, type VirtioInput, type VirtioInputOptions,
 } from './devices/virtio-input/index.ts';
+export { virtioVsock, type VirtioVsock, type VirtioVsockOptions, type VsockConnection, type VsockListener } from './devices/virtio-vsock/index.ts';
 export type { BackEndFaults, VhostUserDevice } from './devices/vhost-user-device.ts';
 export type { WaitOptions } from './devices/arrivals.ts';
 export type { AcknowledgeRule, DmaBuffer, ProbedFunction } from './guest/probe-function.ts';
