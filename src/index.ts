@@ -22,6 +22,14 @@ export { scriptedPeer, type NextFrameOptions, type ScriptedPeer, type ScriptedPe
 export type { Delivery, NetPeer, NetPort, SendOptions, SentHeader } from './devices/virtio-net/peer.ts';
 export type { NetCounts, RefusedFrame } from './devices/virtio-net/device.ts';
 export { decodeEthernet, encodeEthernet, ETHERTYPE, macBytes, macText, type EthernetFrame } from './devices/virtio-net/ethernet.ts';
+export {
+  KEYBOARD, MOUSE, TABLET, virtioInput,
+  type AbsInfo, type InputCapabilities, type InputEvent, type InputIds, type InputStatus, type VirtioInput, type VirtioInputOptions,
+} from './devices/virtio-input/index.ts';
+export { virtioVsock, type VirtioVsock, type VirtioVsockOptions, type VsockConnection, type VsockListener } from './devices/virtio-vsock/index.ts';
+export { i2cEeprom, virtioI2c, type I2cEeprom, type I2cEepromOptions, type I2cTarget, type I2cTransfer, type VirtioI2c, type VirtioI2cOptions } from './devices/virtio-i2c/index.ts';
+export type { BackEndFaults, VhostUserDevice } from './devices/vhost-user-device.ts';
+export type { WaitOptions } from './devices/arrivals.ts';
 export type { AcknowledgeRule, DmaBuffer, ProbedFunction } from './guest/probe-function.ts';
 export type { ProbeEvent, VectorCount, VectorKind } from './guest/probe-protocol.ts';
 export type { CallVerdict, ConfigChange, DeviceGate, HeldRequest, QueueGate, RequestAnswer } from './virtio/queue-gate.ts';

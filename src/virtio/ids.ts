@@ -22,6 +22,10 @@ export const VIRTIO_ID = {
   VSOCK: 19,
   /** File system device, 5.11 */
   FS: 26,
+  /** I2C adapter device, 5.16 */
+  I2C: 34,
+  /** GPIO device, 5.18 */
+  GPIO: 41,
 } as const;
 
 /** The virtio vendor id on PCI (virtio 1.2, 4.1.2). */
