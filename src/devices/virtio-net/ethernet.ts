@@ -78,7 +78,7 @@ function echoReply({ ipv4 }: Station, datagram: Uint8Array): Uint8Array | undefi
   if (headerBytes !== IPV4_HEADER_BYTES || totalBytes < headerBytes + 8 || totalBytes > datagram.length || fragment) return undefined;
   if (datagram[9] !== PROTOCOL_ICMP || datagram[headerBytes] !== ECHO_REQUEST || !same(datagram.subarray(16, 20), ipv4)) return undefined;
   if (internetChecksum(datagram, 0, headerBytes) !== 0 || internetChecksum(datagram, headerBytes, totalBytes) !== 0) return undefined;
-  const reply = datagram.slice(0, totalBytes);
+  const reply = new Uint8Array(datagram.subarray(0, totalBytes)); // a copy: slice() of a Buffer is none
   reply.set(ipv4, 12);
   reply.set(datagram.subarray(12, 16), 16);
   reply[8] = 64;

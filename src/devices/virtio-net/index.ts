@@ -107,7 +107,9 @@ export function virtioNet(options: VirtioNetOptions = {}): VirtioNet {
     queue: (index) => steered.queue(index),
     send: (frame, sendOptions) => port.send(frame, sendOptions),
     async nextFrame(nextOptions) {
-      if (peer instanceof ScriptedPeer) return peer.nextFrame(nextOptions);
+      for (let one: NetPeer | undefined = peer; one !== undefined; one = one.inner) {
+        if (one instanceof ScriptedPeer) return one.nextFrame(nextOptions);
+      }
       throw new UsageError(`virtioNet: the frames of this card go to its peer, ${peer.kind}`, { hint: 'Only a scripted peer keeps them for nextFrame().' });
     },
     async attach(at): Promise<Attachment> {
@@ -127,13 +129,13 @@ export function virtioNet(options: VirtioNetOptions = {}): VirtioNet {
           steered,
           mute: hang === 'connection',
           onDetached: () => {
-            site = undefined;
             peer.detached?.(port);
+            site = undefined;
           },
         });
       } catch (error) {
-        site = undefined;
         if (attached) peer.detached?.(port);
+        site = undefined;
         throw error;
       }
     },

@@ -39,6 +39,8 @@ export interface NetPort {
 export interface NetPeer {
   /** In messages: loopback. */
   readonly kind: string;
+  /** The peer that this one stands before. */
+  readonly inner?: NetPeer;
   /** The card is plugged. UsageError when the peer takes no further one. */
   attached?(port: NetPort): void;
   /** The guest sent a frame. The view is the card's own, and valid during the call only. */
