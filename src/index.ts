@@ -15,6 +15,7 @@ export { EDU, edu, type EduOptions } from './devices/edu/index.ts';
 export { IVSHMEM, ivshmem, Ivshmem, type IvshmemOptions } from './devices/ivshmem/index.ts';
 export { virtioBlk, type VirtioBlk, type VirtioBlkOptions } from './devices/virtio-blk/index.ts';
 export { virtioRng, type VirtioRng, type VirtioRngOptions } from './devices/virtio-rng/index.ts';
+export { virtioDevice, type PluggableVirtioDevice, type VirtioDeviceOptions } from './devices/virtio-device/index.ts';
 export type { AcknowledgeRule, DmaBuffer, ProbedFunction } from './guest/probe-function.ts';
 export type { ProbeEvent, VectorCount, VectorKind } from './guest/probe-protocol.ts';
 export type { CallVerdict, ConfigChange, DeviceGate, HeldRequest, QueueGate, RequestAnswer } from './virtio/queue-gate.ts';
