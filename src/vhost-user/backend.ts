@@ -132,9 +132,10 @@ export class VhostUserBackend {
     this.#session.needsReset();
   }
 
-  /** Hang up on the front end, if there is one; another may come. Resolves when the session is over. */
-  async disconnect(): Promise<void> {
-    await this.#session?.end();
+  /** Hang up on the front end as if this process died; another may come. UsageError when there is none. */
+  async crash(): Promise<void> {
+    if (this.#session === undefined) throw new UsageError('vhost-user: a crash, and no front end to notice it');
+    await this.#session.end();
   }
 
   /** End the session, stop listening, remove the socket. Idempotent, and does not reject. */

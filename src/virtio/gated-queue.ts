@@ -11,6 +11,8 @@ export interface GateRules {
   readonly watched: boolean;
   readonly latencyMs: number;
   show(request: KeptRequest): void;
+  /** Something is to go wrong with the next answers, or with their order. */
+  readonly faulty: boolean;
   /** What is to go wrong with the next answer. */
   takeFault(): AnswerFault | undefined;
   /** How many answers from the next one on are to be given in reverse; 0: none. Said once. */
@@ -213,6 +215,7 @@ export class GatedQueue implements Virtqueue {
   }
 
   #answer(chain: DescriptorChain, writtenBytes: number): void {
+    if (!this.rules.faulty && this.#toReverse === 0) return this.inner.complete(chain, writtenBytes);
     if (this.#toReverse === 0) this.#toReverse = this.rules.takeReordered();
     if (this.#toReverse === 0) return this.#falsify(chain, writtenBytes);
     this.#reversed.push(() => this.#falsify(chain, writtenBytes));

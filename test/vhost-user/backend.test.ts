@@ -512,13 +512,13 @@ describe('steering and witnesses', () => {
     closeFd(ours);
   });
 
-  test('a back end that hangs up ends its session without an error, and serves the next front end', async () => {
+  test('a back end that crashes ends its session without an error, and serves the next front end', async () => {
     const first = connect();
     await first.start();
-    await backend.disconnect();
+    await backend.crash();
     await first.closed();
     expect({ connected: backend.connected, resets: device.resets, errors }).toEqual({ connected: false, resets: 1, errors: [] });
-    await backend.disconnect();
+    await expect(backend.crash()).rejects.toThrow(UsageError);
     const second = connect();
     const ring = await second.start();
     ring.driver.submitOne('again');

@@ -50,7 +50,7 @@ class EchoDevice implements VirtioDevice {
 
 /** A transport that carries nothing. */
 const silent: SteeredTransport = {
-  signal: () => undefined, configChanged: () => undefined, needsReset: () => undefined, disconnect: async () => undefined,
+  signal: () => undefined, configChanged: () => undefined, needsReset: () => undefined, crash: async () => undefined,
 };
 
 function setUp({ late = false, latencyMs = 0 } = {}) {
@@ -394,7 +394,7 @@ describe('the gate before the device', () => {
   test('lets a crash complete nothing, held, begun or late, and hangs up', async () => {
     const { steered, send, echo, answers, gate } = setUp({ late: true });
     let hungUp = 0;
-    steered.connect({ ...silent, disconnect: async () => void (hungUp += 1) });
+    steered.connect({ ...silent, crash: async () => void (hungUp += 1) });
     send('begun');
     gate.hold();
     send('held');
