@@ -31,6 +31,7 @@ export { virtioVsock, type VirtioVsock, type VirtioVsockOptions, type VsockConne
 export { i2cEeprom, virtioI2c, type I2cEeprom, type I2cEepromOptions, type I2cTarget, type I2cTransfer, type VirtioI2c, type VirtioI2cOptions } from './devices/virtio-i2c/index.ts';
 export type { BackEndFaults, VhostUserDevice } from './devices/vhost-user-device.ts';
 export type { WaitOptions } from './devices/arrivals.ts';
+export { virtioDevice, type PluggableVirtioDevice, type VirtioDeviceOptions } from './devices/virtio-device/index.ts';
 export type { AcknowledgeRule, DmaBuffer, ProbedFunction } from './guest/probe-function.ts';
 export type { ProbeEvent, VectorCount, VectorKind } from './guest/probe-protocol.ts';
 export type { CallVerdict, ConfigChange, DeviceGate, HeldRequest, QueueGate, RequestAnswer } from './virtio/queue-gate.ts';

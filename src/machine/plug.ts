@@ -1,5 +1,5 @@
 // Plug: chardevs, device_add, and the wait until the guest has the function and its driver.
-import { DeadlineError } from '../errors.ts';
+import { DeadlineError, QmpError } from '../errors.ts';
 import type { Placement } from '../qemu/command-line.ts';
 import type { Machine } from './machine.ts';
 import { PciFunction } from './pci-function.ts';
@@ -41,7 +41,7 @@ export async function plugDevice(
     if (error instanceof DeadlineError) throw silent(plugged, added < netdevs.length ? 'netdev_add' : 'device_add', error);
     for (const netdev of netdevs.slice(0, added)) await qmp.execute('netdev_del', { id: netdev.id }).catch(() => undefined);
     for (const chardev of chardevs) await qmp.execute('chardev-remove', { id: chardev.id }).catch(() => undefined);
-    throw error;
+    throw unknownModel(error);
   }
   await attachment.ready?.({ timeoutMs, signal: machine.signal });
   if (options.waitForGuest === false) return PciFunction.find(machine, plugged);
@@ -51,6 +51,15 @@ export async function plugDevice(
       `the guest's driver to be up on ${fn.bdf} (${expected.ready} in its sysfs directory)`, timeoutMs);
   }
   return fn;
+}
+
+/** QEMU's own words for a device model that it lacks say nothing of what to do. */
+function unknownModel(error: unknown): unknown {
+  if (!(error instanceof QmpError) || !error.description.includes('is not a valid device model name')) return error;
+  return new QmpError(error.command, error.errorClass, error.description, {
+    sent: error.sent, received: error.received, cause: error,
+    hint: 'this QEMU has no such device: another may (qemu: \'11.1\', or ROOTPORT_QEMU=11.1)',
+  });
 }
 
 /** QEMU's main loop waits for a back end inside these: nothing of the machine runs meanwhile. */

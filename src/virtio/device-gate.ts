@@ -10,7 +10,7 @@ export interface SteeredTransport {
   configChanged(): Promise<unknown> | void;
   /** Say that the device needs a reset, by whatever words the transport has. */
   needsReset(): void;
-  /** Hang up on the front end as a process that dies does. */
+  /** Hang up on the front end as a process that dies does. UsageError when there is none. */
   crash(): Promise<void>;
 }
 
@@ -41,7 +41,7 @@ export interface DeviceGate {
   needsReset(): void;
   /**
    * The back end dies: its socket is closed, and what is in flight is neither completed nor put back. It listens
-   * again at once; whether the front end comes back is its own matter.
+   * again at once; whether the front end comes back is its own matter. UsageError without a front end.
    */
   crash(): Promise<void>;
 }

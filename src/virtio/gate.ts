@@ -116,12 +116,16 @@ export class Gate implements QueueGate, GateRules {
     else if (this.held) this.#unseen.push(request);
   }
 
-  get falsifies(): boolean {
-    return this.#reordered > 0 || this.#droppedAnswers + this.#duplicates + this.#wrongIds.length + this.#wrongLengths.length > 0;
+  get faulty(): boolean {
+    return this.#faults > 0 || this.#reordered > 0;
+  }
+
+  get #faults(): number {
+    return this.#droppedAnswers + this.#duplicates + this.#wrongIds.length + this.#wrongLengths.length;
   }
 
   takeFault(): AnswerFault | undefined {
-    if (!this.falsifies) return undefined;
+    if (this.#faults === 0) return undefined;
     const dropped = this.#droppedAnswers > 0;
     if (dropped) {
       this.#droppedAnswers -= 1;

@@ -11,8 +11,8 @@ export interface GateRules {
   readonly watched: boolean;
   readonly latencyMs: number;
   show(request: KeptRequest): void;
-  /** Something is to go wrong with the next answer, or with its order. */
-  readonly falsifies: boolean;
+  /** Something is to go wrong with the next answers, or with their order. */
+  readonly faulty: boolean;
   /** What is to go wrong with the next answer. */
   takeFault(): AnswerFault | undefined;
   /** How many answers from the next one on are to be given in reverse; 0: none. Said once. */
@@ -226,11 +226,12 @@ export class GatedQueue implements Virtqueue {
   }
 
   #answerTogether(chains: readonly DescriptorChain[], writtenBytes: readonly number[], count: number): void {
-    if (this.#toReverse === 0 && !this.rules.falsifies) return this.inner.completeTogether(chains, writtenBytes, count);
+    if (this.#toReverse === 0 && !this.rules.faulty) return this.inner.completeTogether(chains, writtenBytes, count);
     for (let i = 0; i < count; i += 1) this.#answer(chains[i], writtenBytes[i]);
   }
 
   #answer(chain: DescriptorChain, writtenBytes: number): void {
+    if (!this.rules.faulty && this.#toReverse === 0) return this.inner.complete(chain, writtenBytes);
     if (this.#toReverse === 0) this.#toReverse = this.rules.takeReordered();
     if (this.#toReverse === 0) return this.#falsify(chain, writtenBytes);
     this.#reversed.push(() => this.#falsify(chain, writtenBytes));

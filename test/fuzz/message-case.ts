@@ -1,7 +1,7 @@
 // A front end by chance, over a real socket, with real descriptors: what it says, in which order, with which
 // descriptors, and when it goes away. Whatever it is, the back end reports ProtocolErrors and nothing else, and the
 // next front end is served. Descriptors and mappings are counted by whoever runs the cases.
-import { connectUnix, createEventfd, createMemfd, closeFd, mapFile, receiveMessage, sendMessage, unmapFile } from '../../src/native/index.ts';
+import { connectUnix, createEventfd, createMemfd, closeFd, mapFile, receiveMessage, sendMessage, socketPair, unmapFile } from '../../src/native/index.ts';
 import { ProtocolError } from '../../src/errors.ts';
 import type { VhostUserBackend } from '../../src/vhost-user/index.ts';
 import { outcomeOf, type CaseOutcome } from './case-outcome.ts';
@@ -27,10 +27,12 @@ export interface Descriptors {
   readonly tiny: number;
   readonly event: number;
   readonly socket: number;
+  readonly otherEnd: number;
 }
 
-export function openFds(path: string): Descriptors {
-  return { memory: createMemfd('fuzz', MEMORY_BYTES), tiny: createMemfd('fuzz-tiny', 100), event: createEventfd(), socket: connectUnix(path) };
+export function openFds(): Descriptors {
+  const [socket, otherEnd] = socketPair();
+  return { memory: createMemfd('fuzz', MEMORY_BYTES), tiny: createMemfd('fuzz-tiny', 100), event: createEventfd(), socket, otherEnd };
 }
 
 export function closeFds(fds: Descriptors): void {

@@ -23,8 +23,7 @@ export function messageTarget(): MessageTarget {
   const directory = mkdtempSync(join(tmpdir(), 'rootport-fuzz-'));
   const errors: Error[] = [];
   const backend = VhostUserBackend.listen({ path: join(directory, 's'), device: new EchoDevice(), onError: (error) => errors.push(error), drainTimeoutMs: 50 });
-  const other = VhostUserBackend.listen({ path: join(directory, 'other'), device: new EchoDevice() });
-  const target: Target = { backend, errors, fds: openFds(other.path) };
+  const target: Target = { backend, errors, fds: openFds() };
   let cases = 0, whileIdle = 0;
   const look = (): void => {
     const now = openDescriptors();
@@ -44,7 +43,6 @@ export function messageTarget(): MessageTarget {
       look();
       closeFds(target.fds);
       await backend.close();
-      await other.close();
       rmSync(directory, { recursive: true });
       const left = openDescriptors();
       if (left.length > atFirst) throw new Error(`${left.length - atFirst} descriptors are left:\n${left.join('\n')}`);

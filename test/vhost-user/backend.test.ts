@@ -561,7 +561,7 @@ describe('steering and witnesses', () => {
     closeFd(ours);
   });
 
-  test('a back end that hangs up ends its session without an error, and serves the next front end', async () => {
+  test('a back end that crashes ends its session without an error, and serves the next front end', async () => {
     const first = connect();
     await first.start();
     await backend.crash();
