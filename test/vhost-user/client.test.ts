@@ -16,7 +16,7 @@ let directory = '';
 let path = '';
 let before: string[] = [];
 let listener: UnixListener;
-let arrivals: number[] = [];
+const arrivals: number[] = [];
 let arrived: () => void = () => undefined;
 let backend: VhostUserBackend | undefined;
 let frontEnds: FrontEnd[] = [];
