@@ -23,6 +23,8 @@ export interface ConfigChange {
 export interface DeviceGate {
   /** How often config space was read of this device, by the front end's messages: not each of the driver's reads is one. */
   readonly configReads: number;
+  /** needsReset() or crash() was called, and the device was not reset since. */
+  readonly awaitsReset: boolean;
   /**
    * From now on (or after `afterReads` further reads) the driver reads these bytes at `offset` of config
    * space, whatever the device says. Nobody is told: config_generation, which is the front end's (QEMU), stays
@@ -48,8 +50,7 @@ export interface DeviceGate {
 
 export class ConfigAndLifeGate implements DeviceGate {
   configReads = 0;
-  /** Nothing is taken or completed until a reset. */
-  dead = false;
+  awaitsReset = false;
   transport: SteeredTransport | undefined;
   readonly #config: () => Uint8Array;
   readonly #end: () => void;
@@ -102,11 +103,11 @@ export class ConfigAndLifeGate implements DeviceGate {
   }
 
   reset(): void {
-    this.dead = false;
+    this.awaitsReset = false;
   }
 
   #die(): void {
-    this.dead = true;
+    this.awaitsReset = true;
     this.#end();
   }
 

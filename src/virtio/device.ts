@@ -1,4 +1,7 @@
-// What a virtio device of ours is, whatever transport carries it. A user's own device implements it.
+// What a virtio device of ours is, whatever transport carries it. A user's own device implements it: the
+// worked example is suites/virtio-edu, and virtioDevice() plugs it. Three things are the implementer's:
+// what the driver sends is checked (it is not trusted), each request is completed once, and a request that
+// takes time is awaited by drain(). Rings, interrupts, features of the transport, and resets of queues are not.
 import type { Virtqueue } from './virtqueue.ts';
 
 export interface VirtioDevice {

@@ -117,15 +117,15 @@ export class Gate implements QueueGate, GateRules {
   }
 
   get faulty(): boolean {
-    return this.#faults > 0 || this.#reordered > 0;
+    return this.pendingFaults > 0 || this.#reordered > 0;
   }
 
-  get #faults(): number {
+  get pendingFaults(): number {
     return this.#droppedAnswers + this.#duplicates + this.#wrongIds.length + this.#wrongLengths.length;
   }
 
   takeFault(): AnswerFault | undefined {
-    if (this.#faults === 0) return undefined;
+    if (this.pendingFaults === 0) return undefined;
     const dropped = this.#droppedAnswers > 0;
     if (dropped) {
       this.#droppedAnswers -= 1;

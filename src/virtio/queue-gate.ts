@@ -27,6 +27,8 @@ export interface QueueGate {
   readonly waiting: number;
   /** What the queue saw, over all of its lives. */
   readonly counts: QueueCounts;
+  /** Answers asked for below to go wrong (reordering aside), and not given yet: 0 once the driver met them all. */
+  readonly pendingFaults: number;
   /** Complete each request this much later. */
   latencyMs: number;
   /** From now on requests are taken from the ring and kept: the device does not see them. */
@@ -94,7 +96,7 @@ export function steer(device: VirtioDevice, { latencyMs = 0 }: { latencyMs?: num
     ...(device.writeConfig === undefined ? {} : { writeConfig: (offset: number, bytes: Uint8Array) => device.writeConfig?.(offset, bytes) }),
     negotiated: (features) => device.negotiated?.(features),
     process: (index, queue) => {
-      if (!own.dead) device.process(index, gates[index].lifeOf(queue));
+      if (!own.awaitsReset) device.process(index, gates[index].lifeOf(queue));
     },
     disabled: (index) => device.disabled?.(index),
     async drain(index) {

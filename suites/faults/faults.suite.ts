@@ -145,7 +145,9 @@ describe('the length in the used ring', () => {
     const { disk, name } = await plugDisk();
     disk.queue(0).answerWrongLength(writtenBytes);
     const log = await kernelLog(async () => {
+      expect(disk.queue(0).pendingFaults).toBe(1);
       expect((await vm.guest.run(`${readBlock(name)} | tr -cd Z | wc -c`)).stdout.trim()).toBe('4096');
+      expect(disk.queue(0).pendingFaults).toBe(0);
     });
     expect(log).toEqual([]);
   });
@@ -318,7 +320,9 @@ describe('a device that needs a reset', () => {
   test('is well again when the driver is bound anew', async () => {
     const { disk, fn } = await plugDisk();
     disk.gate.needsReset();
+    expect(disk.gate.awaitsReset).toBe(true);
     await vm.guest.run(`cd /sys/bus/virtio/drivers/virtio_blk; dev=$(ls ${fn.sysfs} | grep ^virtio); echo $dev >unbind; echo $dev >bind`);
+    expect(disk.gate.awaitsReset).toBe(false);
     const name = (await vm.guest.run(`ls ${fn.sysfs}/virtio*/block`)).stdout.trim();
     expect((await vm.guest.run(`${readBlock(name)} | tr -cd Z | wc -c`)).stdout.trim()).toBe('4096');
     expect(await vm.unplug(disk)).toLeaveNothingBehind();
@@ -349,8 +353,10 @@ describe('virtio_rng', () => {
     await vm.guest.run(readBytes(64));
     const before = rng.queue(0).counts.completed;
     rng.queue(0).answerWrongLength(4096, 4);
+    expect(rng.queue(0).pendingFaults).toBe(4);
     const log = await kernelLog(async () => {
       const notOfTheDevice = Number((await vm.guest.run(`${readBytes(1024)} | tr -d '\\252' | wc -c`)).stdout);
+      expect(rng.queue(0).pendingFaults).toBeLessThan(4);
       const given = (rng.queue(0).counts.completed - before) * 64;
       if (given >= 1024) expect(notOfTheDevice).toBe(0);
       else expect(notOfTheDevice).toBeGreaterThan(512);
@@ -381,6 +387,7 @@ describe('virtio_rng', () => {
     await hangsUntilUnplugged(rng, async () => {
       await rng.queue(0).nextRequest();
       await rng.gate.crash();
+      expect(rng.queue(0).waiting).toBe(0); // not held any more: lost
     });
     await expect(vm).toHaveCleanLog();
   });
@@ -414,6 +421,7 @@ describe('a back end that dies', () => {
     disk.bytes.write('still here');
     const log = await kernelLog(() => disk.gate.crash());
     expect(log).toEqual([]);
+    expect(() => disk.gate.interruptConfig()).toThrow('no front end'); // it did die
     expect(await fn.driver()).toBe('virtio-pci');
     expect(await vm.unplug(disk)).toLeaveNothingBehind();
     const again = await vm.plug(disk);
@@ -429,6 +437,7 @@ describe('a back end that dies', () => {
       const io = await vm.guest.start(readBlock(name));
       await disk.queue(0).nextRequest();
       await disk.gate.crash();
+      disk.queue(0).release();
       await expectHanging(io, name);
       await expect(vm.unplug(disk, { timeoutMs: 2000 })).rejects.toThrow('DEVICE_DELETED');
       await expect(io.settled({ timeoutMs: 1 })).rejects.toThrow('waited');

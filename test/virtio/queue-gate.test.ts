@@ -360,8 +360,10 @@ describe('answers of the device', () => {
   test('with a wrong length have it in the ring as often as asked for', () => {
     const { send, driver, gate } = setUp();
     gate.answerWrongLength(4096, 2);
+    expect(gate.pendingFaults).toBe(2);
     for (const name of ['a', 'b', 'c']) send(name);
     expect(driver.collect().map(({ len }) => len)).toEqual([4096, 4096, 1]);
+    expect(gate.pendingFaults).toBe(0);
   });
 
   test('dropped are done and not completed', () => {
@@ -435,10 +437,12 @@ describe('the gate before the device', () => {
     steered.connect(silent);
     send('begun');
     steered.gate.needsReset();
+    expect(steered.gate.awaitsReset).toBe(true);
     send('after');
     echo.answerAll();
     expect({ seen: echo.seen, answers: answers() }).toEqual({ seen: ['begun'], answers: [] });
     steered.device.reset?.();
+    expect(steered.gate.awaitsReset).toBe(false);
     driver.onKick?.();
     expect(echo.seen).toEqual(['begun', 'after']);
   });
