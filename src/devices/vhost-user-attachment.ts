@@ -5,12 +5,13 @@ import type { Socket } from 'node:net';
 import { join } from 'node:path';
 import type { AttachSite, Attachment, PropertyValue } from '../qemu/attachment.ts';
 import { VhostUserBackend } from '../vhost-user/index.ts';
+import { hasFeature, VIRTIO_F } from '../virtio/features.ts';
 import type { SteeredDevice } from '../virtio/queue-gate.ts';
 
 export interface VhostUserAttachmentOptions {
   /** QEMU's device model: vhost-user-blk-pci. */
   readonly driver: string;
-  /** Its properties, less `chardev`. */
+  /** Its properties, less `chardev` and those that let the device's ring features through. */
   readonly properties: Readonly<Record<string, PropertyValue>>;
   readonly steered: SteeredDevice;
   /** Accept QEMU's connection and never answer it: a back end that hangs. */
@@ -23,7 +24,12 @@ export interface VhostUserAttachmentOptions {
 export async function attachVhostUser(site: AttachSite, options: VhostUserAttachmentOptions): Promise<Attachment> {
   const { driver, properties, steered } = options;
   const chardev = { id: `${site.id}-chardev`, path: join(site.directory, `${site.id}.sock`) };
-  const shape = { driver, properties: { ...properties, chardev: chardev.id }, chardevs: [chardev] };
+  const { ringFeatures = 0n } = steered.device;
+  const ring = {
+    ...(hasFeature(ringFeatures, VIRTIO_F.VIRTIO_F_RING_PACKED) && { packed: true }),
+    ...(hasFeature(ringFeatures, VIRTIO_F.VIRTIO_F_IN_ORDER) && { in_order: true }),
+  };
+  const shape = { driver, properties: { ...properties, ...ring, chardev: chardev.id }, chardevs: [chardev] };
   let detached: Promise<void> | undefined;
   const once = (detach: () => Promise<void>) => (): Promise<void> => (detached ??= detach().finally(options.onDetached));
 

@@ -5,17 +5,18 @@ import { ProtocolError } from '../errors.ts';
 import { adoptEventfd, closeFd, pollEventfd, signalEventfd } from '../native/index.ts';
 import type { Poll } from '../native/index.ts';
 import type { VirtioDevice } from '../virtio/device.ts';
-import { SplitVirtqueue } from '../virtio/split-virtqueue.ts';
+import { hasFeature, VIRTIO_F } from '../virtio/features.ts';
 import { QUEUE_SIZE_MAX } from '../virtio/split-ring.ts';
-import type { Virtqueue } from '../virtio/virtqueue.ts';
+import { createVirtqueue } from '../virtio/virtqueue-factory.ts';
+import type { TransportVirtqueue, Virtqueue } from '../virtio/virtqueue.ts';
 import type { MemoryMap } from './memory.ts';
 
 /** What a ring needs of the session around it. */
 export interface RingOwner {
   readonly device: VirtioDevice;
   readonly memory: MemoryMap;
-  readonly eventIdx: boolean;
-  readonly indirect: boolean;
+  /** Virtio feature bits that the driver accepted. */
+  readonly features: bigint;
   /** The device used buffers of this ring and the driver wants to hear of it. */
   called(index: number): void;
   /** Kicks were seen. */
@@ -42,7 +43,7 @@ export class Ring {
   #addresses: RingAddresses | undefined;
   #enabled = false;
   #paused = false;
-  #queue: SplitVirtqueue | undefined;
+  #queue: TransportVirtqueue | undefined;
   #kickFd: number | undefined;
   #callFd: number | undefined;
   #errorFd: number | undefined;
@@ -60,11 +61,16 @@ export class Ring {
     return this.#queue;
   }
 
+  get #packed(): boolean {
+    return hasFeature(this.#owner.features, VIRTIO_F.VIRTIO_F_RING_PACKED);
+  }
+
   setSize(size: number): void {
     this.#refuseRunning('SET_VRING_NUM');
     const most = Math.min(this.#owner.device.queueSizeMax, QUEUE_SIZE_MAX);
-    if (size < 1 || size > most || (size & (size - 1)) !== 0) {
-      throw new ProtocolError(`vhost-user: SET_VRING_NUM of ring ${this.index} to ${size}: a power of two up to ${most} is wanted`, {
+    const any = this.#packed;
+    if (size < 1 || size > most || (!any && (size & (size - 1)) !== 0)) {
+      throw new ProtocolError(`vhost-user: SET_VRING_NUM of ring ${this.index} to ${size}: a ${any ? 'size' : 'power of two'} up to ${most} is wanted`, {
         hint: "QEMU's queue-size property must not exceed the device's largest",
       });
     }
@@ -73,7 +79,8 @@ export class Ring {
 
   setBase(base: number): void {
     this.#refuseRunning('SET_VRING_BASE');
-    if (base > 0xffff) throw new ProtocolError(`vhost-user: SET_VRING_BASE of ring ${this.index} to ${base}: an avail index has 16 bits`);
+    // Packed: two indices with their wrap counters; the queue holds them against its size.
+    if (base > 0xffff && !this.#packed) throw new ProtocolError(`vhost-user: SET_VRING_BASE of ring ${this.index} to ${base}: an avail index has 16 bits`);
     this.#base = base;
   }
 
@@ -148,13 +155,13 @@ export class Ring {
     }
   }
 
-  /** Stop, drained or not; the avail index to go on from. The call and error eventfds stay. */
+  /** Stop, drained or not; the base to go on from. The call and error eventfds stay. */
   stop(): number {
     this.#stopKicks();
     this.#paused = false;
     if (this.#queue !== undefined) {
-      this.#base = this.#queue.lastAvailIndex;
       this.#queue.stop();
+      this.#base = this.#queue.base;
       this.#queue = undefined;
     }
     return this.#base;
@@ -170,19 +177,20 @@ export class Ring {
   #start(): void {
     const addresses = this.#addresses;
     if (this.#queue !== undefined || addresses === undefined || this.#size === 0 || this.#kickFd === undefined) return;
-    const { memory, eventIdx, indirect } = this.#owner;
+    const { memory, features, device } = this.#owner;
     const translate = (name: string, userAddress: bigint): ReturnType<MemoryMap['fromUserAddress']> & number => {
       const address = memory.fromUserAddress(userAddress);
       if (address !== undefined) return address;
       throw new ProtocolError(`vhost-user: the ${name} of ring ${this.index}, 0x${userAddress.toString(16)}, is not in a region of SET_MEM_TABLE`, { received: addresses });
     };
-    const queue = new SplitVirtqueue({
-      memory, eventIdx, indirect,
+    const queue = createVirtqueue({
+      memory, features,
       size: this.#size,
       descAddress: translate('descriptor table', addresses.descriptor),
-      availAddress: translate('avail ring', addresses.available),
-      usedAddress: translate('used ring', addresses.used),
-      lastAvailIndex: this.#base,
+      driverAddress: translate('avail ring', addresses.available),
+      deviceAddress: translate('used ring', addresses.used),
+      base: this.#base,
+      usedBatches: device.usedBatches,
       notify: () => this.#owner.called(this.index),
       yieldTurn: () => void setImmediate(this.#process),
       onBroken: (error) => {

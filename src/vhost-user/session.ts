@@ -4,7 +4,7 @@
 import { ProtocolError } from '../errors.ts';
 import { closeFd, sendMessage } from '../native/index.ts';
 import type { VirtioDevice } from '../virtio/device.ts';
-import { featureMask, hasFeature, VIRTIO_F } from '../virtio/features.ts';
+import { featureMask, hasFeature, RING_FEATURES, VIRTIO_F } from '../virtio/features.ts';
 import type { Virtqueue } from '../virtio/virtqueue.ts';
 import { within } from '../wait.ts';
 import { encodeMessage } from './codec.ts';
@@ -82,14 +82,6 @@ export class Session implements RingOwner {
     return this.#end !== undefined;
   }
 
-  get eventIdx(): boolean {
-    return hasFeature(this.#features, VIRTIO_F.VIRTIO_F_RING_EVENT_IDX);
-  }
-
-  get indirect(): boolean {
-    return hasFeature(this.#features, VIRTIO_F.VIRTIO_F_RING_INDIRECT_DESC);
-  }
-
   /** The queue while its ring runs. */
   queue(index: number): Virtqueue | undefined {
     return this.#rings[index]?.queue;
@@ -137,9 +129,7 @@ export class Session implements RingOwner {
   }
 
   #offeredFeatures(): bigint {
-    return this.device.features | featureMask(
-      VIRTIO_F.VIRTIO_F_VERSION_1, VIRTIO_F.VIRTIO_F_RING_EVENT_IDX, VIRTIO_F.VIRTIO_F_RING_INDIRECT_DESC, F_PROTOCOL_FEATURES,
-    );
+    return this.device.features | (this.device.ringFeatures ?? RING_FEATURES) | featureMask(VIRTIO_F.VIRTIO_F_VERSION_1, F_PROTOCOL_FEATURES);
   }
 
   #offeredProtocolFeatures(): bigint {

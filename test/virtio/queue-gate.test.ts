@@ -63,7 +63,7 @@ function setUp({ late = false, latencyMs = 0 } = {}) {
     async restart(): Promise<void> {
       await steered.device.drain?.(0);
       queue.stop();
-      queue = driver.queue({ lastAvailIndex: queue.lastAvailIndex });
+      queue = driver.queue({ base: queue.base });
       steered.device.process(0, queue);
     },
     send: (name: string): number => driver.submitOne(name),
@@ -162,7 +162,7 @@ describe('a held gate', () => {
     rig.send('c');
     const stale = await rig.gate.nextRequest();
     await rig.restart();
-    expect(rig.queue.lastAvailIndex).toBe(3);
+    expect(rig.queue.base).toBe(3);
     expect(rig.gate.waiting).toBe(2);
     expect(() => stale.release()).toThrow(UsageError);
     rig.gate.release();
@@ -176,7 +176,7 @@ describe('a held gate', () => {
     send('a');
     send('b');
     await steered.device.drain?.(0);
-    expect(queue.lastAvailIndex).toBe(0);
+    expect(queue.base).toBe(0);
     expect(queue.counts).toMatchObject({ taken: 0, inFlight: 0 });
     expect(driver.collect()).toEqual([]);
   });
