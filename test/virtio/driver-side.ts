@@ -77,6 +77,8 @@ export abstract class DriverSide {
 
   /** The base of a queue that starts where this driver does. */
   protected abstract readonly startBase: number;
+  /** The base of a queue that took and used so many requests, of so many descriptors, from this driver's start. */
+  abstract baseAfter(requests: number, slots: number): number;
   protected abstract readonly packed: boolean;
   abstract get freeDescriptors(): number;
 
@@ -163,7 +165,8 @@ export abstract class DriverSide {
       for (const id of batch) {
         const request = this.#outstanding.get(id);
         requests += 1;
-        slots += request?.slots ?? 1;
+        // A wrong id does not say how far the device went on: as far as the oldest request goes is a guess.
+        slots += (request ?? this.#outstanding.values().next().value)?.slots ?? 1;
         const written = Buffer.concat((request?.buffers ?? []).filter(({ writable }) => writable).map(({ address, length }) => this.memory.read(address, length)));
         // 2.7.9, 2.8.9: a request that was skipped over was used completely.
         taken.push({ id, len: id === entry.id ? entry.len : written.length, written });

@@ -54,6 +54,10 @@ export class MockDriver extends DriverSide {
     return (this.options.startIndex ?? 0) & 0xffff;
   }
 
+  baseAfter(requests: number): number {
+    return (this.startBase + requests) & 0xffff;
+  }
+
   queue(options: QueueOptions = {}): SplitVirtqueue {
     return new SplitVirtqueue(this.queueOptions(options));
   }

@@ -62,6 +62,12 @@ export class PackedMockDriver extends DriverSide {
     return this.#freeSlots;
   }
 
+  baseAfter(_requests: number, slots: number): number {
+    const cursor = { index: this.startBase & 0x7fff, wrap: (this.startBase & 0x8000) !== 0 };
+    for (let i = 0; i < slots; i += 1) advance(cursor, 1, this.size);
+    return (wrapped(cursor) << 16 | wrapped(cursor)) >>> 0;
+  }
+
   queue(options: QueueOptions = {}): PackedVirtqueue {
     return new PackedVirtqueue(this.queueOptions(options));
   }

@@ -2,9 +2,8 @@ import { describe, expect, test } from '@jest/globals';
 import { DeadlineError, UsageError } from '../../src/errors.ts';
 import type { VirtioDevice } from '../../src/virtio/device.ts';
 import { steer } from '../../src/virtio/queue-gate.ts';
-import type { SplitVirtqueue } from '../../src/virtio/split-virtqueue.ts';
-import type { DescriptorChain, Virtqueue } from '../../src/virtio/virtqueue.ts';
-import { MockDriver } from './mock-driver.ts';
+import type { DescriptorChain, TransportVirtqueue, Virtqueue } from '../../src/virtio/virtqueue.ts';
+import { mockDriver } from './layouts.ts';
 
 /** Answers each request with its own bytes, in capitals; at once, or when told to. */
 class EchoDevice implements VirtioDevice {
@@ -50,8 +49,8 @@ class EchoDevice implements VirtioDevice {
 function setUp({ late = false, latencyMs = 0 } = {}) {
   const echo = new EchoDevice(late);
   const steered = steer(echo, { latencyMs });
-  const driver = new MockDriver({ size: 16 });
-  let queue: SplitVirtqueue = driver.queue();
+  const driver = mockDriver(undefined, { size: 16 });
+  let queue: TransportVirtqueue = driver.queue();
   driver.onKick = () => steered.device.process(0, queue);
   return {
     echo,
@@ -162,7 +161,7 @@ describe('a held gate', () => {
     rig.send('c');
     const stale = await rig.gate.nextRequest();
     await rig.restart();
-    expect(rig.queue.base).toBe(3);
+    expect(rig.queue.counts).toMatchObject({ taken: 2, completed: 0 });
     expect(rig.gate.waiting).toBe(2);
     expect(() => stale.release()).toThrow(UsageError);
     rig.gate.release();
@@ -176,7 +175,7 @@ describe('a held gate', () => {
     send('a');
     send('b');
     await steered.device.drain?.(0);
-    expect(queue.base).toBe(0);
+    expect(queue.base).toBe(driver.baseAfter(0, 0));
     expect(queue.counts).toMatchObject({ taken: 0, inFlight: 0 });
     expect(driver.collect()).toEqual([]);
   });
@@ -249,9 +248,9 @@ describe('draining', () => {
 describe('faults', () => {
   test('a wrong id goes into the ring as often as asked for', () => {
     const { send, driver, gate } = setUp();
-    gate.answerWrongId(15, 2);
+    gate.answerWrongId(9, 2);
     const heads = [send('a'), send('b'), send('c')];
-    expect(driver.collect().map(({ id }) => id)).toEqual([15, 15, heads[2]]);
+    expect(driver.collect().map(({ id }) => id)).toEqual([9, 9, heads[2]]);
   });
 
   test('interrupts are dropped as often as asked for, or sent to another queue until mended', () => {
