@@ -36,6 +36,7 @@ export type { AcknowledgeRule, DmaBuffer, ProbedFunction } from './guest/probe-f
 export type { ProbeEvent, VectorCount, VectorKind } from './guest/probe-protocol.ts';
 export type { CallVerdict, ConfigChange, DeviceGate, HeldRequest, QueueGate, RequestAnswer } from './virtio/queue-gate.ts';
 export type { RefusedRequest } from './devices/virtio-blk/index.ts';
+export type { RingOptions } from './devices/ring-options.ts';
 export { errnoNameOf } from './guest/probe-protocol.ts';
 export type { VirtioDevice } from './virtio/device.ts';
 export type { DescriptorChain, Virtqueue } from './virtio/virtqueue.ts';

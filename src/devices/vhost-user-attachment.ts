@@ -5,12 +5,13 @@ import type { Socket } from 'node:net';
 import { join } from 'node:path';
 import type { AttachSite, Attachment, PropertyValue } from '../qemu/attachment.ts';
 import { VhostUserBackend } from '../vhost-user/index.ts';
+import { hasFeature, VIRTIO_F } from '../virtio/features.ts';
 import type { SteeredDevice } from '../virtio/queue-gate.ts';
 
 export interface VhostUserAttachmentOptions {
   /** QEMU's device model: vhost-user-blk-pci. */
   readonly driver: string;
-  /** Its properties, less `chardev` or `netdev`. */
+  /** Its properties, less `chardev` or `netdev`, and those that let the device's ring features through. */
   readonly properties: Readonly<Record<string, PropertyValue>>;
   /** A network card has its chardev through a netdev: this one's properties, less `chardev`. */
   readonly netdev?: Readonly<Record<string, PropertyValue>>;
@@ -25,10 +26,15 @@ export interface VhostUserAttachmentOptions {
 export async function attachVhostUser(site: AttachSite, options: VhostUserAttachmentOptions): Promise<Attachment> {
   const { driver, properties, steered } = options;
   const chardev = { id: `${site.id}-chardev`, path: join(site.directory, `${site.id}.sock`) };
+  const { ringFeatures = 0n } = steered.device;
+  const ring = {
+    ...(hasFeature(ringFeatures, VIRTIO_F.VIRTIO_F_RING_PACKED) && { packed: true }),
+    ...(hasFeature(ringFeatures, VIRTIO_F.VIRTIO_F_IN_ORDER) && { in_order: true }),
+  };
   const netdev = options.netdev && { id: `${site.id}-netdev`, type: 'vhost-user', properties: { ...options.netdev, chardev: chardev.id } };
   const shape = {
     driver, chardevs: [chardev],
-    properties: { ...properties, ...(netdev === undefined ? { chardev: chardev.id } : { netdev: netdev.id }) },
+    properties: { ...properties, ...ring, ...(netdev === undefined ? { chardev: chardev.id } : { netdev: netdev.id }) },
     ...(netdev === undefined ? {} : { netdevs: [netdev] }),
   };
   let detached: Promise<void> | undefined;

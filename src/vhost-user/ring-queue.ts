@@ -1,15 +1,14 @@
-// The virtqueue that a device of a vhost-user session sees: the ring itself, with what the protocol wants
+// The split virtqueue that a device of a vhost-user session sees: the ring itself, with what the protocol wants
 // noted around it: what is in flight (inflight.ts) and which pages were written (dirty-log.ts). One object from
 // the ring's start to its stop, whatever is switched on meanwhile. Allocates nothing unless the log is on.
 import { ProtocolError } from '../errors.ts';
-import type { SplitVirtqueue } from '../virtio/split-virtqueue.ts';
-import type { DescriptorChain, QueueCounts, Virtqueue } from '../virtio/virtqueue.ts';
+import type { DescriptorChain, QueueCounts, TransportVirtqueue } from '../virtio/virtqueue.ts';
 import type { DirtyLog } from './dirty-log.ts';
 import type { InflightRegion } from './inflight.ts';
 import type { MemoryMap } from './memory.ts';
 
 export interface RingQueueOptions {
-  readonly inner: SplitVirtqueue;
+  readonly inner: TransportVirtqueue;
   readonly memory: MemoryMap;
   readonly usedAddress: number;
   readonly inflight: InflightRegion | undefined;
@@ -21,10 +20,10 @@ const USED_INDEX = 2;
 const USED_RING = 4;
 const USED_ELEMENT_BYTES = 8;
 
-export class RingQueue implements Virtqueue {
+export class RingQueue implements TransportVirtqueue {
   /** Where writes to the used ring are marked, a guest address; undefined: they are not (VHOST_VRING_F_LOG). */
   logAddress: number | undefined;
-  readonly #inner: SplitVirtqueue;
+  readonly #inner: TransportVirtqueue;
   readonly #options: RingQueueOptions;
   readonly #inflight: InflightRegion | undefined;
   readonly #log: DirtyLog;
@@ -52,8 +51,8 @@ export class RingQueue implements Virtqueue {
     return this.#inner.broken;
   }
 
-  get lastAvailIndex(): number {
-    return this.#inner.lastAvailIndex;
+  get base(): number {
+    return this.#inner.base;
   }
 
   next(): DescriptorChain | undefined {

@@ -5,11 +5,13 @@ import { ProtocolError } from '../errors.ts';
 import { adoptEventfd, closeFd, pollEventfd, signalEventfd } from '../native/index.ts';
 import type { Poll } from '../native/index.ts';
 import type { VirtioDevice } from '../virtio/device.ts';
-import { SplitVirtqueue } from '../virtio/split-virtqueue.ts';
+import { hasFeature, VIRTIO_F } from '../virtio/features.ts';
 import { QUEUE_SIZE_MAX } from '../virtio/split-ring.ts';
 import type { Virtqueue } from '../virtio/virtqueue.ts';
 import type { DirtyLog } from './dirty-log.ts';
 import type { InflightRegion } from './inflight.ts';
+import { createVirtqueue } from '../virtio/virtqueue-factory.ts';
+import type { TransportVirtqueue } from '../virtio/virtqueue.ts';
 import type { MemoryMap } from './memory.ts';
 import { RingQueue } from './ring-queue.ts';
 
@@ -18,8 +20,8 @@ export interface RingOwner {
   readonly device: VirtioDevice;
   readonly memory: MemoryMap;
   readonly dirtyLog: DirtyLog;
-  readonly eventIdx: boolean;
-  readonly indirect: boolean;
+  /** Virtio feature bits that the driver accepted. */
+  readonly features: bigint;
   /** Where a ring that starts notes what is in flight; undefined: nowhere. Throws ProtocolError when it has no place. */
   inflight(index: number, size: number): InflightRegion | undefined;
   /** The device used buffers of this ring and the driver wants to hear of it. */
@@ -50,7 +52,7 @@ export class Ring {
   #addresses: RingAddresses | undefined;
   #enabled = false;
   #paused = false;
-  #queue: RingQueue | undefined;
+  #queue: RingQueue | TransportVirtqueue | undefined;
   #kickFd: number | undefined;
   #callFd: number | undefined;
   #errorFd: number | undefined;
@@ -68,11 +70,16 @@ export class Ring {
     return this.#queue;
   }
 
+  get #packed(): boolean {
+    return hasFeature(this.#owner.features, VIRTIO_F.VIRTIO_F_RING_PACKED);
+  }
+
   setSize(size: number): void {
     this.#refuseRunning('SET_VRING_NUM');
     const most = Math.min(this.#owner.device.queueSizeMax, QUEUE_SIZE_MAX);
-    if (size < 1 || size > most || (size & (size - 1)) !== 0) {
-      throw new ProtocolError(`vhost-user: SET_VRING_NUM of ring ${this.index} to ${size}: a power of two up to ${most} is wanted`, {
+    const any = this.#packed;
+    if (size < 1 || size > most || (!any && (size & (size - 1)) !== 0)) {
+      throw new ProtocolError(`vhost-user: SET_VRING_NUM of ring ${this.index} to ${size}: a ${any ? 'size' : 'power of two'} up to ${most} is wanted`, {
         hint: "QEMU's queue-size property must not exceed the device's largest",
       });
     }
@@ -81,7 +88,8 @@ export class Ring {
 
   setBase(base: number): void {
     this.#refuseRunning('SET_VRING_BASE');
-    if (base > 0xffff) throw new ProtocolError(`vhost-user: SET_VRING_BASE of ring ${this.index} to ${base}: an avail index has 16 bits`);
+    // Packed: two indices with their wrap counters; the queue holds them against its size.
+    if (base > 0xffff && !this.#packed) throw new ProtocolError(`vhost-user: SET_VRING_BASE of ring ${this.index} to ${base}: an avail index has 16 bits`);
     this.#base = base;
   }
 
@@ -90,7 +98,7 @@ export class Ring {
       && this.#addresses.available === addresses.available && this.#addresses.used === addresses.used;
     if (!same) this.#refuseRunning('SET_VRING_ADDR');
     this.#addresses = addresses;
-    if (this.#queue !== undefined) this.#queue.logAddress = addresses.log;
+    if (this.#queue instanceof RingQueue) this.#queue.logAddress = addresses.log;
     this.#start();
   }
 
@@ -163,13 +171,13 @@ export class Ring {
     }
   }
 
-  /** Stop, drained or not; the avail index to go on from. The call and error eventfds stay. */
+  /** Stop, drained or not; the base to go on from. The call and error eventfds stay. */
   stop(): number {
     this.#stopKicks();
     this.#paused = false;
     if (this.#queue !== undefined) {
-      this.#base = this.#queue.lastAvailIndex;
       this.#queue.stop();
+      this.#base = this.#queue.base;
       this.#queue = undefined;
     }
     return this.#base;
@@ -185,23 +193,25 @@ export class Ring {
   #start(): void {
     const addresses = this.#addresses;
     if (this.#queue !== undefined || addresses === undefined || this.#size === 0 || this.#kickFd === undefined) return;
-    const { memory, eventIdx, indirect, dirtyLog } = this.#owner;
+    const { memory, features, device, dirtyLog } = this.#owner;
     const translate = (name: string, userAddress: bigint): ReturnType<MemoryMap['fromUserAddress']> & number => {
       const address = memory.fromUserAddress(userAddress);
       if (address !== undefined) return address;
       throw new ProtocolError(`vhost-user: the ${name} of ring ${this.index}, 0x${userAddress.toString(16)}, is not in a region of SET_MEM_TABLE`, { received: addresses });
     };
-    const usedAddress = translate('used ring', addresses.used);
-    const inflight = this.#owner.inflight(this.index, this.#size);
+    const deviceAddress = translate('used ring', addresses.used);
+    // Packed rings have neither in-flight area nor dirty log here (device-requests.ts does not offer them then).
+    const inflight = this.#packed ? undefined : this.#owner.inflight(this.index, this.#size);
     // What was taken and not used comes first; the ring is then at the used index and as many further on.
-    const resubmit = inflight?.recover(usedIndex(memory, usedAddress));
-    const lastAvailIndex = resubmit === undefined ? this.#base : usedIndex(memory, usedAddress) + resubmit.length;
-    const inner = new SplitVirtqueue({
-      memory, eventIdx, indirect, lastAvailIndex, usedAddress,
+    const resubmit = inflight?.recover(usedIndex(memory, deviceAddress));
+    const inner = createVirtqueue({
+      memory, features, deviceAddress,
       ...(resubmit === undefined ? {} : { resubmit }),
+      base: resubmit === undefined ? this.#base : usedIndex(memory, deviceAddress) + resubmit.length,
       size: this.#size,
       descAddress: translate('descriptor table', addresses.descriptor),
-      availAddress: translate('avail ring', addresses.available),
+      driverAddress: translate('avail ring', addresses.available),
+      usedBatches: device.usedBatches,
       notify: () => this.#owner.called(this.index),
       yieldTurn: () => void setImmediate(this.#process),
       onBroken: (error) => {
@@ -209,9 +219,13 @@ export class Ring {
         this.#owner.broken(this.index, error);
       },
     });
-    const queue = new RingQueue({ inner, memory, usedAddress, inflight, log: dirtyLog });
-    queue.logAddress = addresses.log;
-    this.#queue = queue;
+    if (this.#packed) {
+      this.#queue = inner;
+    } else {
+      const queue = new RingQueue({ inner, memory, usedAddress: deviceAddress, inflight, log: dirtyLog });
+      queue.logAddress = addresses.log;
+      this.#queue = queue;
+    }
     this.#owner.started(this.index);
     // After this message was answered: the front end may wait for that before it looks at the ring.
     setImmediate(this.#process);

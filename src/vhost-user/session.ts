@@ -4,7 +4,7 @@
 import { ProtocolError } from '../errors.ts';
 import { closeFd } from '../native/index.ts';
 import type { VirtioDevice } from '../virtio/device.ts';
-import { hasFeature, VIRTIO_F } from '../virtio/features.ts';
+import { hasFeature } from '../virtio/features.ts';
 import type { Virtqueue } from '../virtio/virtqueue.ts';
 import { within } from '../wait.ts';
 import type { BackendChannel, ChannelOutcome } from './backend-channel.ts';
@@ -84,14 +84,6 @@ export class Session implements RingOwner, SessionState {
   /** The front end has gone or was hung up on; the device may still be finishing its requests. */
   get ending(): boolean {
     return this.#end !== undefined;
-  }
-
-  get eventIdx(): boolean {
-    return hasFeature(this.features, VIRTIO_F.VIRTIO_F_RING_EVENT_IDX);
-  }
-
-  get indirect(): boolean {
-    return hasFeature(this.features, VIRTIO_F.VIRTIO_F_RING_INDIRECT_DESC);
   }
 
   /** The queue while its ring runs. */

@@ -1,5 +1,6 @@
 // The bytes of one request: stretches of guest memory, readable ones first, and copies to and from
-// them. Made once per head and used again, so that a request costs no garbage. Knows no ring layout.
+// them. Made once per id and used again, so that a request costs no garbage. Knows no ring layout; the
+// queue keeps its own notes of the request in it.
 import type { GuestMemory, MemoryRegion } from './guest-memory.ts';
 import type { DescriptorChain } from './virtqueue.ts';
 
@@ -10,19 +11,29 @@ export class BufferChain implements DescriptorChain {
   readableBytes = 0;
   writableBytes = 0;
   descriptorCount = 0;
+  /** The device has it, or it waits for its turn to be used. */
   inFlight = false;
+  /** How many requests were taken before it, less those put back: the last one taken has the highest. */
+  sequence = 0;
+  /** Descriptors of the ring that it takes up (packed rings). */
+  slots = 0;
+  /** Completed by the device as this, and not yet used: VIRTIO_F_IN_ORDER has it wait. */
+  finished = false;
+  usedId = 0;
+  usedBytes = 0;
   readonly #regions: MemoryRegion[] = [];
   readonly #starts: number[] = [];
   readonly #lengths: number[] = [];
   #readableSegments = 0;
   #segments = 0;
 
-  constructor(readonly head: number) {}
+  constructor(public head: number) {}
 
   clear(): void {
     this.readableBytes = 0;
     this.writableBytes = 0;
     this.descriptorCount = 0;
+    this.slots = 0;
     this.#readableSegments = 0;
     this.#segments = 0;
   }

@@ -9,6 +9,13 @@ export interface VirtioDevice {
   readonly deviceId: number;
   /** Device feature bits offered, less the transport's and the ring's own (those the session adds). */
   readonly features: bigint;
+  /**
+   * Ring features offered, of RING_EVENT_IDX, RING_INDIRECT_DESC, RING_PACKED and IN_ORDER. Absent: the first
+   * two. Some of QEMU's devices (vhost-user-rng of 10.0 and later) give the driver whatever is offered here.
+   */
+  readonly ringFeatures?: bigint;
+  /** With IN_ORDER: let one used entry stand for a run of requests, where the spec lets it. Not all drivers can. */
+  readonly usedBatches?: boolean;
   readonly queueCount: number;
   /** Largest queue size accepted, entries. */
   readonly queueSizeMax: number;

@@ -70,3 +70,12 @@ export function featureMask(...bits: readonly number[]): bigint {
 export function hasFeature(features: bigint, bit: number): boolean {
   return (features >> BigInt(bit) & 1n) === 1n;
 }
+
+/** What a device offers of the ring's features when it says nothing of them. */
+export const RING_FEATURES = featureMask(VIRTIO_F.VIRTIO_F_RING_INDIRECT_DESC, VIRTIO_F.VIRTIO_F_RING_EVENT_IDX);
+
+/** What a device offers of the ring's features, with what it is asked to. */
+export function ringFeatures({ packed = false, inOrder = false }: { packed?: boolean; inOrder?: boolean }): bigint {
+  return RING_FEATURES
+    | featureMask(...(packed ? [VIRTIO_F.VIRTIO_F_RING_PACKED] : []), ...(inOrder ? [VIRTIO_F.VIRTIO_F_IN_ORDER] : []));
+}

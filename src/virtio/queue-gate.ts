@@ -90,6 +90,8 @@ export function steer(device: VirtioDevice, { latencyMs = 0 }: { latencyMs?: num
   const steered: VirtioDevice = {
     deviceId: device.deviceId,
     features: device.features,
+    ringFeatures: device.ringFeatures,
+    usedBatches: device.usedBatches,
     queueCount: device.queueCount,
     queueSizeMax: device.queueSizeMax,
     config: () => own.read(device.config()),

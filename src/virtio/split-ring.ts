@@ -27,16 +27,16 @@ export const VIRTQ_AVAIL_F_NO_INTERRUPT = 1;
 /** used.flags: the device asks for no available-buffer notifications (2.7.8). */
 export const VIRTQ_USED_F_NO_NOTIFY = 1;
 
-/** Largest split queue (2.7). */
+/** Largest queue, split (2.7) or packed (2.8). */
 export const QUEUE_SIZE_MAX = 32768;
 
 /** Alignment and size in bytes of each part for a queue of `size` entries (2.7). */
 export const splitRingParts = {
-  desc: { alignment: 16, sizeBytes: (size: number) => 16 * size },
+  desc: { name: 'desc ring', alignment: 16, sizeBytes: (size: number) => 16 * size },
   /** flags, idx, ring[size], used_event: u16 each (2.7.6). */
-  avail: { alignment: 2, sizeBytes: (size: number) => 6 + 2 * size },
+  avail: { name: 'avail ring', alignment: 2, sizeBytes: (size: number) => 6 + 2 * size },
   /** flags, idx: u16; ring[size] of virtq_used_elem; avail_event: u16 (2.7.8). */
-  used: { alignment: 4, sizeBytes: (size: number) => 6 + 8 * size },
+  used: { name: 'used ring', alignment: 4, sizeBytes: (size: number) => 6 + 8 * size },
 } as const;
 
 /**

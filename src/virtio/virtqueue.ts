@@ -1,5 +1,5 @@
-// A virtqueue as a device sees it (virtio 1.2, 2.6). Split rings implement it; packed ones can. It says
-// nothing of layouts, sessions or interrupts' transport.
+// A virtqueue (virtio 1.2, 2.6) as a device sees it, and as the transport does that made it. Split and
+// packed rings implement both. It says nothing of layouts, sessions or interrupts' transport.
 import type { ProtocolError } from '../errors.ts';
 
 /**
@@ -8,7 +8,7 @@ import type { ProtocolError } from '../errors.ts';
  * next() to complete(); the object is used again afterwards, so keep no reference to it.
  */
 export interface DescriptorChain {
-  /** The head descriptor's index: the request's id in the ring. */
+  /** The request's id in the ring: the head descriptor's index (split), the buffer id (packed). */
   readonly head: number;
   readonly readableBytes: number;
   readonly writableBytes: number;
@@ -28,12 +28,13 @@ export interface DescriptorChain {
 export interface QueueCounts {
   /** Requests taken from the ring, less those put back. */
   readonly taken: number;
+  /** Given back to the driver. With VIRTIO_F_IN_ORDER that is when those before it were. */
   readonly completed: number;
   /** Taken and not completed. */
   readonly inFlight: number;
   /** Times the driver was notified. */
   readonly notified: number;
-  /** Completions of which the driver had asked not to be notified. */
+  /** Completions without a notification of their own: not wanted, or told of together with another's. */
   readonly suppressed: number;
 }
 
@@ -50,7 +51,7 @@ export interface Virtqueue {
   next(): DescriptorChain | undefined;
   /**
    * Give a request back to the driver, in any order, with the number of bytes written to its writable
-   * part from its start. On a broken or stopped queue it does nothing. UsageError for a request
+   * part from its start. With VIRTIO_F_IN_ORDER it is kept until those taken before it are given back. On a broken or stopped queue it does nothing. UsageError for a request
    * that is not in flight and for more bytes than the writable part has: the device's own mistakes.
    */
   complete(chain: DescriptorChain, writtenBytes: number): void;
@@ -71,4 +72,17 @@ export interface Virtqueue {
   completeAs(chain: DescriptorChain, id: number, writtenBytes: number): void;
   /** Steering only: put an element into the used ring that answers no request, and notify as usual. */
   putUsed(id: number, writtenBytes: number): void;
+}
+
+/** What a transport may do with a queue besides. */
+export interface TransportVirtqueue extends Virtqueue {
+  /**
+   * Where a queue started after this one goes on, as vhost-user's vring base has it. Split: the avail
+   * index. Packed: avail index in bits 0 to 14, its wrap counter in 15, used index in 16 to 30, its in 31.
+   */
+  readonly base: number;
+  /** Guest memory was mapped anew: find the ring in it again. Only while no request is in flight. */
+  remap(): void;
+  /** Let go of the ring: from here on nothing of it is read or written. */
+  stop(): void;
 }

@@ -27,7 +27,7 @@ export function ringCase(seed: number): CaseOutcome {
   let broken: ProtocolError | undefined;
   let brokenCalls = 0;
   const queue = new SplitVirtqueue({
-    memory, size, descAddress: place.desc, availAddress: place.avail, usedAddress: place.used, lastAvailIndex, indirect,
+    memory, size, descAddress: place.desc, driverAddress: place.avail, deviceAddress: place.used, base: lastAvailIndex, indirect,
     eventIdx: random.chance(0.5),
     notify: () => undefined,
     onBroken: (error) => { broken = error; brokenCalls += 1; },

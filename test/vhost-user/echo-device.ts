@@ -6,6 +6,8 @@ import type { DescriptorChain, Virtqueue } from '../../src/virtio/virtqueue.ts';
 export class EchoDevice implements VirtioDevice {
   readonly deviceId = 4;
   readonly features = 1n << 5n;
+  /** Absent unless a test says. */
+  ringFeatures: bigint | undefined;
   readonly queueSizeMax = 256;
   configSpace = new Uint8Array([1, 2, 3, 4, 5, 6, 7, 8]);
   accepted: bigint | undefined;

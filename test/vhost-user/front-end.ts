@@ -14,6 +14,7 @@ import type { GuestAddress } from '../../src/virtio/guest-memory.ts';
 import { within } from '../../src/wait.ts';
 import { MockDriver } from '../virtio/mock-driver.ts';
 import type { MockDriverOptions } from '../virtio/mock-driver.ts';
+import type { DriverSide } from '../virtio/driver-side.ts';
 import { PlainMemory } from '../virtio/plain-memory.ts';
 
 export const GUEST_BASE = 0x40000000;
@@ -58,9 +59,9 @@ export interface Inflight {
 }
 
 /** One ring as the front end has it. */
-export interface FrontEndRing {
+export interface FrontEndRing<D extends DriverSide = MockDriver> {
   readonly index: number;
-  readonly driver: MockDriver;
+  readonly driver: D;
   readonly kickFd: number;
   readonly callFd: number;
   readonly errorFd: number;
@@ -151,20 +152,24 @@ export class FrontEnd {
 
   /** Lay out and set up a ring, up to but not including its kick eventfd; rings lie 64 KiB apart. */
   prepareRing(index: number, options: MockDriverOptions = {}): FrontEndRing {
-    const driver = new MockDriver({ memory: this.memory, base: GUEST_BASE + index * 0x10000, ...options });
+    return this.prepareDriver(index, new MockDriver({ memory: this.memory, base: GUEST_BASE + index * 0x10000, ...options }), options.startIndex);
+  }
+
+  /** The same for a driver that was laid out already, in this front end's memory. */
+  prepareDriver<D extends DriverSide>(index: number, driver: D, base = 0): FrontEndRing<D> {
     const ring = { index, driver, kickFd: this.eventfd(), callFd: this.eventfd(), errorFd: this.eventfd() };
     driver.onKick = () => signalEventfd(ring.kickFd);
     this.send('SET_VRING_CALL', BigInt(index), { fds: [ring.callFd] });
     this.send('SET_VRING_ERR', BigInt(index), { fds: [ring.errorFd] });
     this.send('SET_VRING_NUM', { index, num: driver.size });
-    this.send('SET_VRING_BASE', { index, num: options.startIndex ?? 0 });
+    this.send('SET_VRING_BASE', { index, num: base });
     this.send('SET_VRING_ADDR', this.addresses(ring));
     return ring;
   }
 
-  addresses({ index, driver }: FrontEndRing): PayloadOf<'SET_VRING_ADDR'> {
+  addresses({ index, driver }: FrontEndRing<DriverSide>): PayloadOf<'SET_VRING_ADDR'> {
     const user = (address: number): bigint => BigInt(address - GUEST_BASE + USER_BASE);
-    return { index, flags: 0, descriptor: user(driver.desc), used: user(driver.used), available: user(driver.avail), log: 0n };
+    return { index, flags: 0, descriptor: user(driver.desc), used: user(driver.deviceArea), available: user(driver.driverArea), log: 0n };
   }
 
   /** Set up a ring that another front end's back end served: the driver goes on where it is; `base` is the avail index. */
@@ -192,7 +197,7 @@ export class FrontEnd {
   }
 
   /** Give the ring its kick eventfd and enable it. */
-  async startRing(ring: FrontEndRing): Promise<void> {
+  async startRing(ring: FrontEndRing<DriverSide>): Promise<void> {
     this.send('SET_VRING_KICK', BigInt(ring.index), { fds: [ring.kickFd] });
     await this.ask('SET_VRING_ENABLE', { index: ring.index, num: 1 }, { needReply: true });
   }

@@ -54,7 +54,7 @@ const cases: Case[] = [
   },
   {
     name: 'a descriptor that is its own next',
-    message: /head 2 has a loop, or more than the 8 descriptors/,
+    message: /a loop, or more than the 8 descriptors allowed, in the chain of head 2/,
     make: (driver) => {
       driver.descriptor(2, { addr: driver.arena, len: 4, flags: NEXT, next: 2 });
       driver.publish([2]);
@@ -253,8 +253,8 @@ describe('a queue placed badly', () => {
     const broken: ProtocolError[] = [];
     const queue = new SplitVirtqueue({
       memory, size: place.size,
-      descAddress: place.desc as GuestAddress, availAddress: place.avail as GuestAddress, usedAddress: place.used as GuestAddress,
-      eventIdx: true, indirect: true, lastAvailIndex: 0, notify: () => undefined, onBroken: (error) => broken.push(error),
+      descAddress: place.desc as GuestAddress, driverAddress: place.avail as GuestAddress, deviceAddress: place.used as GuestAddress,
+      eventIdx: true, indirect: true, base: 0, notify: () => undefined, onBroken: (error) => broken.push(error),
     });
     expect(broken.map(({ summary }) => summary)).toEqual([expect.stringMatching(message)]);
     expect(queue.next()).toBeUndefined();

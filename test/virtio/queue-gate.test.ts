@@ -3,9 +3,9 @@ import { DeadlineError, UsageError } from '../../src/errors.ts';
 import type { VirtioDevice } from '../../src/virtio/device.ts';
 import { steer } from '../../src/virtio/queue-gate.ts';
 import type { SteeredTransport } from '../../src/virtio/queue-gate.ts';
-import type { SplitVirtqueue } from '../../src/virtio/split-virtqueue.ts';
-import type { DescriptorChain, Virtqueue } from '../../src/virtio/virtqueue.ts';
-import { MockDriver } from './mock-driver.ts';
+import type { DescriptorChain, TransportVirtqueue, Virtqueue } from '../../src/virtio/virtqueue.ts';
+import type { DriverSide } from './driver-side.ts';
+import { fileLayout, mockDriver } from './layouts.ts';
 
 /** Answers each request with its own bytes, in capitals; at once, or when told to. */
 class EchoDevice implements VirtioDevice {
@@ -56,8 +56,8 @@ const silent: SteeredTransport = {
 function setUp({ late = false, latencyMs = 0 } = {}) {
   const echo = new EchoDevice(late);
   const steered = steer(echo, { latencyMs });
-  const driver = new MockDriver({ size: 16 });
-  let queue: SplitVirtqueue = driver.queue();
+  const driver = mockDriver(undefined, { size: 16 });
+  let queue: TransportVirtqueue = driver.queue();
   driver.onKick = () => steered.device.process(0, queue);
   return {
     echo,
@@ -69,7 +69,7 @@ function setUp({ late = false, latencyMs = 0 } = {}) {
     async restart(): Promise<void> {
       await steered.device.drain?.(0);
       queue.stop();
-      queue = driver.queue({ lastAvailIndex: queue.lastAvailIndex });
+      queue = driver.queue({ base: queue.base });
       steered.device.process(0, queue);
     },
     send: (name: string): number => driver.submitOne(name),
@@ -168,7 +168,7 @@ describe('a held gate', () => {
     rig.send('c');
     const stale = await rig.gate.nextRequest();
     await rig.restart();
-    expect(rig.queue.lastAvailIndex).toBe(3);
+    expect(rig.queue.counts).toMatchObject({ taken: 2, completed: 0 });
     expect(rig.gate.waiting).toBe(2);
     expect(() => stale.release()).toThrow(UsageError);
     rig.gate.release();
@@ -182,7 +182,7 @@ describe('a held gate', () => {
     send('a');
     send('b');
     await steered.device.drain?.(0);
-    expect(queue.lastAvailIndex).toBe(0);
+    expect(queue.base).toBe(driver.baseAfter(0, 0));
     expect(queue.counts).toMatchObject({ taken: 0, inFlight: 0 });
     expect(driver.collect()).toEqual([]);
   });
@@ -241,7 +241,7 @@ describe('a gate with latency', () => {
 
 describe('requests answered together', () => {
   /** Two requests taken behind the gate, answered together by the device. */
-  function together({ latencyMs = 0 } = {}): { driver: MockDriver; steered: ReturnType<typeof steer>; answer: () => void } {
+  function together({ latencyMs = 0 } = {}): { driver: DriverSide; steered: ReturnType<typeof steer>; answer: () => void; ids: () => number[] } {
     const taken: DescriptorChain[] = [];
     let queue: Virtqueue | undefined;
     const device: VirtioDevice = {
@@ -252,18 +252,18 @@ describe('requests answered together', () => {
       },
     };
     const steered = steer(device, { latencyMs });
-    const driver = new MockDriver({ size: 16 });
+    const driver = mockDriver(undefined, { size: 16 });
     const ring = driver.queue();
     driver.onKick = () => steered.device.process(0, ring);
     driver.submitOne('a');
     driver.submitOne('b');
-    return { driver, steered, answer: () => queue?.completeTogether(taken, [1, 1]) };
+    return { driver, steered, answer: () => queue?.completeTogether(taken, [1, 1]), ids: () => taken.map(({ head }) => head) };
   }
 
   test('pass the gate together', () => {
-    const { driver, answer } = together();
+    const { driver, answer, ids } = together();
     answer();
-    expect(driver.collect()).toMatchObject([{ id: 0, len: 1 }, { id: 2, len: 1 }]);
+    expect(driver.collect()).toMatchObject(ids().map((id) => ({ id, len: 1 })));
     expect(driver.interrupts).toBe(1);
   });
 
@@ -277,17 +277,17 @@ describe('requests answered together', () => {
   });
 
   test('have a wrong id for the first of them when one is due', () => {
-    const { driver, steered, answer } = together();
+    const { driver, steered, answer, ids } = together();
     steered.queue(0).answerWrongId(9);
     answer();
-    expect(driver.collect()).toMatchObject([{ id: 9 }, { id: 2 }]);
+    expect(driver.collect().map(({ id }) => id)).toEqual([9, ids()[1]]);
   });
 
   test('are reordered when that is due', () => {
-    const { driver, steered, answer } = together();
+    const { driver, steered, answer, ids } = together();
     steered.queue(0).reorderAnswers(2);
     answer();
-    expect(driver.collect()).toMatchObject([{ id: 2 }, { id: 0 }]);
+    expect(driver.collect().map(({ id }) => id)).toEqual(ids().toReversed());
   });
 });
 
@@ -347,10 +347,11 @@ describe('a request answered by the test', () => {
 
   test('when it is dropped is in flight for ever, and is not put back when the queue stops', async () => {
     const { request, gate, queue, steered, driver } = await held();
+    const { base } = queue;
     request.drop();
     expect({ waiting: gate.waiting, counts: gate.counts }).toMatchObject({ waiting: 0, counts: { taken: 1, completed: 0, inFlight: 1 } });
     await steered.device.drain?.(0);
-    expect(queue.lastAvailIndex).toBe(1);
+    expect(queue.base).toBe(base);
     expect(driver.collect()).toEqual([]);
     expect(() => request.complete()).toThrow(UsageError);
   });
@@ -379,8 +380,12 @@ describe('answers of the device', () => {
   test('duplicated are in the ring twice', () => {
     const { send, driver, gate } = setUp();
     gate.duplicateAnswers();
-    const heads = [send('a'), send('b')];
-    expect(driver.collect().map(({ id }) => id)).toEqual([heads[0], heads[0], heads[1]]);
+    const head = send('a');
+    expect(driver.collect().map(({ id }) => id)).toEqual([head, head]);
+    // On a packed ring the second stands where the driver's next buffer goes: what follows is not defined.
+    if (fileLayout.value === 'packed') return;
+    const next = send('b');
+    expect(driver.collect().map(({ id }) => id)).toEqual([next]);
   });
 
   test('reordered come last first, once all of them are there', () => {
@@ -479,9 +484,9 @@ describe('draining', () => {
 describe('faults', () => {
   test('a wrong id goes into the ring as often as asked for', () => {
     const { send, driver, gate } = setUp();
-    gate.answerWrongId(15, 2);
+    gate.answerWrongId(9, 2);
     const heads = [send('a'), send('b'), send('c')];
-    expect(driver.collect().map(({ id }) => id)).toEqual([15, 15, heads[2]]);
+    expect(driver.collect().map(({ id }) => id)).toEqual([9, 9, heads[2]]);
   });
 
   test('interrupts are dropped as often as asked for, or sent to another queue until mended', () => {

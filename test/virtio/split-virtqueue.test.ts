@@ -76,7 +76,7 @@ describe('indices', () => {
         expect(driver.collect()).toHaveLength(1);
       }
       expect(seen).toEqual(Array.from({ length: 40 }, (_, i) => `r${i}`));
-      expect(queue.lastAvailIndex).toBe((0xfff0 + 40) & 0xffff);
+      expect(queue.base).toBe((0xfff0 + 40) & 0xffff);
       expect({ kicks: driver.kicks, interrupts: driver.interrupts }).toEqual({ kicks: 40, interrupts: 40 });
     });
 
@@ -88,7 +88,7 @@ describe('indices', () => {
     first.stop();
     driver.submit([text('two')]);
     expect(first.next()).toBeUndefined();
-    const second = driver.queue({ lastAvailIndex: first.lastAvailIndex });
+    const second = driver.queue({ base: first.base });
     const chain = take(second);
     expect(readAll(chain)).toBe('two');
     second.complete(chain, 0);
@@ -238,11 +238,11 @@ describe('putBack', () => {
     expect(queue.putBack(c)).toBe(true);
     expect(queue.putBack(b)).toBe(true);
     expect(queue.putBack(b)).toBe(false);
-    expect(queue.lastAvailIndex).toBe(1);
+    expect(queue.base).toBe(1);
     expect(queue.counts).toMatchObject({ taken: 1, inFlight: 1 });
     queue.complete(a, 0);
     queue.stop();
-    const later = driver.queue({ lastAvailIndex: queue.lastAvailIndex });
+    const later = driver.queue({ base: queue.base });
     expect([readAll(take(later)), readAll(take(later))]).toEqual(['b', 'c']);
   });
 
@@ -376,8 +376,8 @@ describe('memory', () => {
       const driver = new MockDriver({ memory, base: base + 0x2000 });
       const [desc, avail, used] = [base + 16 * d, base + 0x1000 + 2 * a, base + 0x1800 + 4 * u];
       const queue = new SplitVirtqueue({
-        memory, size: 8, descAddress: desc as GuestAddress, availAddress: avail as GuestAddress, usedAddress: used as GuestAddress,
-        eventIdx: true, indirect: false, lastAvailIndex: 0, notify: () => undefined, onBroken: (error) => { throw error; },
+        memory, size: 8, descAddress: desc as GuestAddress, driverAddress: avail as GuestAddress, deviceAddress: used as GuestAddress,
+        eventIdx: true, indirect: false, base: 0, notify: () => undefined, onBroken: (error) => { throw error; },
       });
       driver.descriptor(3, { addr: driver.arena, len: 4 });
       memory.write(desc + 48, memory.read(driver.desc + 48, 16));
@@ -396,8 +396,8 @@ describe('memory', () => {
     const broken: ProtocolError[] = [];
     const queue = new SplitVirtqueue({
       memory: { region: (at, length) => regions[0]?.region(at, length), spans: (at, length) => regions[0]?.spans(at, length) },
-      size: driver.size, descAddress: driver.desc as GuestAddress, availAddress: driver.avail as GuestAddress, usedAddress: driver.used as GuestAddress,
-      eventIdx: false, indirect: false, lastAvailIndex: 0, notify: () => undefined, onBroken: (error) => broken.push(error),
+      size: driver.size, descAddress: driver.desc as GuestAddress, driverAddress: driver.avail as GuestAddress, deviceAddress: driver.used as GuestAddress,
+      eventIdx: false, indirect: false, base: 0, notify: () => undefined, onBroken: (error) => broken.push(error),
     });
     driver.submit([text('old')]);
     const moved = new PlainMemory({ guestAddress: 0x1000, sizeBytes: 0x1000 });

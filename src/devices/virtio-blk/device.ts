@@ -1,7 +1,7 @@
 // The virtio block device (virtio 1.2, 5.2) over any Storage: read, write, flush, get-id. Discard,
 // write-zeroes and secure-erase are not offered and answered UNSUPP. Knows no transport and no test.
 import { ProtocolError } from '../../errors.ts';
-import { featureMask, hasFeature, VIRTIO_BLK_F } from '../../virtio/features.ts';
+import { featureMask, hasFeature, RING_FEATURES, VIRTIO_BLK_F } from '../../virtio/features.ts';
 import { VIRTIO_ID } from '../../virtio/ids.ts';
 import type { VirtioDevice } from '../../virtio/device.ts';
 import type { DescriptorChain, Virtqueue } from '../../virtio/virtqueue.ts';
@@ -19,6 +19,8 @@ export interface VirtioBlkDeviceOptions {
   /** At most 20 bytes. */
   readonly serial: string;
   readonly log: (line: string) => void;
+  readonly ringFeatures?: bigint;
+  readonly usedBatches?: boolean;
 }
 
 /** A request that the driver should not have made. */
@@ -37,6 +39,8 @@ const REFUSED_MAX = 1000;
 export class VirtioBlkDevice implements VirtioDevice {
   readonly deviceId = VIRTIO_ID.BLOCK;
   readonly features: bigint;
+  readonly ringFeatures: bigint;
+  readonly usedBatches: boolean;
   readonly queueCount: number;
   readonly queueSizeMax: number;
   /** What the driver did wrong, the first thousand. */
@@ -53,7 +57,10 @@ export class VirtioBlkDevice implements VirtioDevice {
   readonly #idle: (() => void)[][];
   #flushEachWrite = false;
 
-  constructor({ storage, queueCount, queueSizeMax, readOnly, serial, log }: VirtioBlkDeviceOptions) {
+  constructor(options: VirtioBlkDeviceOptions) {
+    const { storage, queueCount, queueSizeMax, readOnly, serial, log } = options;
+    this.ringFeatures = options.ringFeatures ?? RING_FEATURES;
+    this.usedBatches = options.usedBatches ?? false;
     this.queueCount = queueCount;
     this.queueSizeMax = queueSizeMax;
     this.#storage = storage;

@@ -6,6 +6,8 @@ import { UsageError } from '../../errors.ts';
 import type { AttachSite, Attachment, Device } from '../../qemu/attachment.ts';
 import { steer } from '../../virtio/queue-gate.ts';
 import type { DeviceGate, QueueGate } from '../../virtio/queue-gate.ts';
+import { ringsAsAsked } from '../ring-options.ts';
+import type { RingOptions } from '../ring-options.ts';
 import { attachVhostUser } from '../vhost-user-attachment.ts';
 import { VirtioBlkDevice } from './device.ts';
 import type { RefusedRequest } from './device.ts';
@@ -16,7 +18,7 @@ import { MemoryStorage } from './memory-storage.ts';
 export type { RefusedRequest } from './device.ts';
 export { BLK_FAULTS, BLK_RING_FAULTS } from './request.ts';
 
-export interface VirtioBlkOptions {
+export interface VirtioBlkOptions extends RingOptions {
   /** Request queues, 1 (the default) to 64. Each has an MSI-X vector of its own. */
   readonly queues?: number;
   /** A positive multiple of 512. May be left out for a file that is there: its size. */
@@ -28,7 +30,7 @@ export interface VirtioBlkOptions {
   readonly serial?: string;
   /** Complete each request this many milliseconds later. */
   readonly latencyMs?: number;
-  /** Entries of each queue, a power of two from 4 to 1024; 128 unless told. */
+  /** Entries of each queue, 4 to 1024 and a power of two unless `packed`; 128 unless told. */
   readonly queueSize?: number;
   /**
    * 'connection': QEMU's connection is accepted and never answered. 'requests': no request is ever
@@ -57,10 +59,10 @@ const QUEUE_SIZE_MAX = 1024;
 
 /** Throws UsageError for options that make no disk. */
 export function virtioBlk(options: VirtioBlkOptions): VirtioBlk {
-  const { queues = 1, file, readOnly = false, serial = 'rootport', latencyMs = 0, queueSize = 128, hang } = options;
+  const { queues = 1, file, readOnly = false, serial = 'rootport', latencyMs = 0, queueSize = 128, hang, packed = false } = options;
   whole('queues', queues, 1, QUEUES_MAX);
   whole('queueSize', queueSize, 4, QUEUE_SIZE_MAX);
-  if ((queueSize & (queueSize - 1)) !== 0) throw new UsageError(`virtioBlk: queueSize ${queueSize} is not a power of two`);
+  if (!packed && (queueSize & (queueSize - 1)) !== 0) throw new UsageError(`virtioBlk: queueSize ${queueSize} is not a power of two`);
   if (!(latencyMs >= 0 && latencyMs <= 600_000)) throw new UsageError(`virtioBlk: latencyMs ${latencyMs} is not in 0 to 600000`);
   if (!/^[\x20-\x7e]*$/.test(serial) || serial.length > ID_BYTES) {
     throw new UsageError(`virtioBlk: the serial ${JSON.stringify(serial)} is not at most ${ID_BYTES} printable ASCII characters`);
@@ -70,6 +72,7 @@ export function virtioBlk(options: VirtioBlkOptions): VirtioBlk {
   let site: AttachSite | undefined;
   const core = new VirtioBlkDevice({
     storage, queueCount: queues, queueSizeMax: queueSize, readOnly, serial, log: (line) => site?.log(line),
+    ...ringsAsAsked(options),
   });
   const steered = steer(core, { latencyMs });
   if (hang === 'requests') for (let index = 0; index < queues; index += 1) steered.queue(index).hold();

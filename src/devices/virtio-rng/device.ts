@@ -1,6 +1,7 @@
 // The virtio entropy device (virtio 1.2, 5.4): one queue, no features, no config; every request is
 // filled. Knows no transport and no test.
 import { ProtocolError } from '../../errors.ts';
+import { RING_FEATURES } from '../../virtio/features.ts';
 import { VIRTIO_ID } from '../../virtio/ids.ts';
 import type { VirtioDevice } from '../../virtio/device.ts';
 import type { Virtqueue } from '../../virtio/virtqueue.ts';
@@ -11,6 +12,8 @@ export type EntropySource = (target: Uint8Array) => void;
 export interface VirtioRngDeviceOptions {
   readonly source: EntropySource;
   readonly log: (line: string) => void;
+  readonly ringFeatures?: bigint;
+  readonly usedBatches?: boolean;
 }
 
 /**
@@ -22,6 +25,8 @@ export const RNG_BYTES_MAX = 64 * 1024;
 export class VirtioRngDevice implements VirtioDevice {
   readonly deviceId = VIRTIO_ID.RNG;
   readonly features = 0n;
+  readonly ringFeatures: bigint;
+  readonly usedBatches: boolean;
   readonly queueCount = 1;
   readonly queueSizeMax = 1024;
   /** Bytes given to the driver. */
@@ -29,7 +34,9 @@ export class VirtioRngDevice implements VirtioDevice {
   readonly #source: EntropySource;
   readonly #log: (line: string) => void;
 
-  constructor({ source, log }: VirtioRngDeviceOptions) {
+  constructor({ source, log, ringFeatures = RING_FEATURES, usedBatches = false }: VirtioRngDeviceOptions) {
+    this.ringFeatures = ringFeatures;
+    this.usedBatches = usedBatches;
     this.#source = source;
     this.#log = log;
   }

@@ -5,13 +5,15 @@ import { UsageError } from '../../errors.ts';
 import type { AttachSite, Attachment, Device } from '../../qemu/attachment.ts';
 import { steer } from '../../virtio/queue-gate.ts';
 import type { DeviceGate, QueueGate } from '../../virtio/queue-gate.ts';
+import { ringsAsAsked } from '../ring-options.ts';
+import type { RingOptions } from '../ring-options.ts';
 import { attachVhostUser } from '../vhost-user-attachment.ts';
 import { VirtioRngDevice } from './device.ts';
 import type { EntropySource } from './device.ts';
 
 export type { EntropySource } from './device.ts';
 
-export interface VirtioRngOptions {
+export interface VirtioRngOptions extends RingOptions {
   /**
    * Where the bytes come from: the host's CSPRNG unless told. Bytes are repeated for ever, so that a
    * test can prove whose they are; a function fills what it is given.
@@ -33,10 +35,11 @@ export interface VirtioRng extends Device {
 }
 
 /** Throws UsageError for an empty source. */
-export function virtioRng({ source = randomFill, latencyMs = 0, hang }: VirtioRngOptions = {}): VirtioRng {
+export function virtioRng({ source = randomFill, latencyMs = 0, hang, ...rings }: VirtioRngOptions = {}): VirtioRng {
   if (!(latencyMs >= 0 && latencyMs <= 600_000)) throw new UsageError(`virtioRng: latencyMs ${latencyMs} is not in 0 to 600000`);
   let site: AttachSite | undefined;
   const core = new VirtioRngDevice({
+    ...ringsAsAsked(rings),
     source: typeof source === 'function' ? source : repeat(source),
     log: (line) => site?.log(line),
   });

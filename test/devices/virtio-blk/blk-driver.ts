@@ -1,10 +1,10 @@
 // The driver's side of a block device over the mock ring: requests by type, and the answer to each.
 import type { VirtioDevice } from '../../../src/virtio/device.ts';
-import type { SplitVirtqueue } from '../../../src/virtio/split-virtqueue.ts';
+import type { TransportVirtqueue } from '../../../src/virtio/virtqueue.ts';
 import { blkRequestHeader } from '../../../src/devices/virtio-blk/layout.ts';
 import { within } from '../../../src/wait.ts';
-import type { MockDriverOptions } from '../../virtio/mock-driver.ts';
-import { MockDriver } from '../../virtio/mock-driver.ts';
+import type { DriverSide, MockDriverOptions } from '../../virtio/driver-side.ts';
+import { mockDriver } from '../../virtio/layouts.ts';
 
 export interface BlkRequest {
   readonly type: number;
@@ -23,14 +23,14 @@ export interface BlkAnswer {
 }
 
 export class BlkDriver {
-  readonly ring: MockDriver;
-  readonly queue: SplitVirtqueue;
+  readonly ring: DriverSide;
+  readonly queue: TransportVirtqueue;
   readonly #device: VirtioDevice;
   readonly #waiting = new Map<number, (answer: BlkAnswer) => void>();
 
   constructor(device: VirtioDevice, readonly index = 0, options: MockDriverOptions = {}) {
     this.#device = device;
-    this.ring = new MockDriver({ size: 128, indirect: true, ...options });
+    this.ring = mockDriver(undefined, { size: 128, indirect: true, ...options });
     this.queue = this.ring.queue();
     this.ring.onKick = () => device.process(index, this.queue);
   }

@@ -68,10 +68,10 @@ export class NetDriver {
   /** Stop the receive queue as a session does, and start another where it stopped. */
   async restartReceive(): Promise<number> {
     await this.#device.drain?.(2 * this.pair);
-    const { lastAvailIndex } = this.receiveQueue;
+    const { base } = this.receiveQueue;
     this.receiveQueue.stop();
-    this.receiveQueue = this.receiveRing.queue({ lastAvailIndex });
+    this.receiveQueue = this.receiveRing.queue({ base });
     this.#device.process(2 * this.pair, this.receiveQueue);
-    return lastAvailIndex;
+    return base;
   }
 }

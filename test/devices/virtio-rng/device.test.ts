@@ -5,12 +5,12 @@ import { describe, expect, test } from '@jest/globals';
 import { RNG_BYTES_MAX, VirtioRngDevice } from '../../../src/devices/virtio-rng/device.ts';
 import { virtioRng } from '../../../src/devices/virtio-rng/index.ts';
 import { UsageError } from '../../../src/errors.ts';
-import { MockDriver } from '../../virtio/mock-driver.ts';
+import { mockDriver } from '../../virtio/layouts.ts';
 
 function setUp(source: (target: Uint8Array) => void) {
   const log: string[] = [];
   const device = new VirtioRngDevice({ source, log: (line) => log.push(line) });
-  const driver = new MockDriver();
+  const driver = mockDriver();
   const queue = driver.queue();
   driver.onKick = () => device.process(0, queue);
   return { device, driver, log };

@@ -1,0 +1,3 @@
+// The tests of device.test.ts again, on packed rings.
+import '../../virtio/packed-layout.ts';
+import './device.test.ts';
