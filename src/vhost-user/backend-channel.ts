@@ -39,9 +39,15 @@ export class BackendChannel {
   #filled = 0;
   #closed = false;
 
+  /** Throws ProtocolError for a descriptor that cannot be waited on; it is closed then. */
   constructor(options: BackendChannelOptions) {
     this.#options = options;
-    this.#poll = pollSocket(options.fd, () => this.#read());
+    try {
+      this.#poll = pollSocket(options.fd, () => this.#read());
+    } catch (cause) {
+      closeFd(options.fd);
+      throw new ProtocolError('vhost-user: SET_BACKEND_REQ_FD came with a descriptor that is no socket', { cause });
+    }
   }
 
   /** Say that config space changed. Undefined when the front end does not take it; else what becomes of it: never rejects. */
