@@ -39,7 +39,7 @@ export class BackendChannel {
   #filled = 0;
   #closed = false;
 
-  /** ProtocolError, and the descriptor closed, when it is none that can be waited on. */
+  /** Throws ProtocolError for a descriptor that cannot be waited on; it is closed then. */
   constructor(options: BackendChannelOptions) {
     this.#options = options;
     try {

@@ -73,13 +73,14 @@ export function deviceRequests(state: SessionState): DeviceRequests {
     SET_BACKEND_REQ_FD: ({ fds }) => {
       const fd = fds.take(0);
       if (fd === undefined) throw new ProtocolError('vhost-user: SET_BACKEND_REQ_FD without a descriptor');
-      state.channel?.close();
-      state.channel = new BackendChannel({
+      const channel = new BackendChannel({
         fd,
         acknowledges: () => hasFeature(state.protocolFeatures, PROTOCOL_FEATURES.REPLY_ACK),
         onError: (error) => state.fail(error),
         log: (line) => state.log(line),
       });
+      state.channel?.close();
+      state.channel = channel;
     },
     GET_CONFIG: ({ payload: { offset, flags, bytes } }) => {
       // The front end's structure may be longer than the device's: what is not there reads 0.

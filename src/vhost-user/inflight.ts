@@ -62,7 +62,7 @@ export class InflightArea {
       throw new ProtocolError(`vhost-user: ring ${index} of ${size} entries has no place in the in-flight area of ${this.#queueCount} queues of ${this.#queueSize}`);
     }
     const start = index * regionBytes(this.#queueSize);
-    return new InflightRegion(this.#area.u8.subarray(start, start + regionBytes(size)), size, index);
+    return new InflightRegion(this.#area.u8.subarray(start, start + regionBytes(this.#queueSize)), { index, size, entries: this.#queueSize });
   }
 
   close(): void {
@@ -76,14 +76,17 @@ export class InflightRegion {
   readonly #u16: Uint16Array;
   readonly #u32: Uint32Array;
   readonly #size: number;
+  readonly #entries: number;
   readonly #index: number;
   #counter = 0;
 
-  constructor(bytes: Uint8Array, size: number, index: number) {
+  /** `entries`: the area's queue size, of which a ring may use fewer (`size`). */
+  constructor(bytes: Uint8Array, { index, size, entries }: { index: number; size: number; entries: number }) {
     this.#u8 = bytes;
     this.#u16 = new Uint16Array(bytes.buffer, bytes.byteOffset, bytes.length / 2);
     this.#u32 = new Uint32Array(bytes.buffer, bytes.byteOffset, bytes.length / 4);
     this.#size = size;
+    this.#entries = entries;
     this.#index = index;
   }
 
@@ -95,13 +98,13 @@ export class InflightRegion {
   recover(usedIndex: number): number[] | undefined {
     const version = this.#u16[4] as number;
     if (version === 0) {
-      this.#u16[5] = this.#size;
+      this.#u16[5] = this.#entries;
       this.#u16[7] = usedIndex;
       Atomics.store(this.#u16, 4, VERSION);
       return undefined;
     }
-    if (version !== VERSION || this.#u16[5] !== this.#size) {
-      throw new ProtocolError(`vhost-user: the in-flight region of ring ${this.#index} is of version ${version} for ${this.#u16[5]} entries, not ${VERSION} for ${this.#size}`);
+    if (version !== VERSION || this.#u16[5] !== this.#entries) {
+      throw new ProtocolError(`vhost-user: the in-flight region of ring ${this.#index} is of version ${version} for ${this.#u16[5]} entries, not ${VERSION} for ${this.#entries}`);
     }
     this.#settle(usedIndex);
     const taken: { head: number; counter: number }[] = [];

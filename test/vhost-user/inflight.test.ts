@@ -116,6 +116,14 @@ describe('the region of a ring', () => {
     expect(() => area.region(0, 8).recover(usedIndex)).toThrow(said);
   });
 
+  test('a ring with fewer entries than the area has room for leaves the area’s number in it', () => {
+    const region = area.region(1, 4);
+    region.recover(0);
+    expect(queueRegionSplit.decode(queue(1)).desc_num).toBe(8);
+    region.taken(3);
+    expect(area.region(1, 4).recover(0)).toEqual([3]);
+  });
+
   test('a ring beyond the area, or larger than its queues, has no place in it', () => {
     expect(() => area.region(2, 8)).toThrow('ring 2 of 8 entries has no place in the in-flight area of 2 queues of 8');
     expect(() => area.region(0, 16)).toThrow(ProtocolError);
