@@ -29,7 +29,7 @@ export const DEVICES: Readonly<Record<string, CatalogueEntry>> = {
   },
   'virtio-blk': {
     summary: 'a disk over vhost-user, in memory unless it has a file; 64 MiB unless told',
-    options: { 'queues': 'number', 'capacity': 'size', 'file': 'text', 'readonly': 'flag', 'serial': 'text', 'latency-ms': 'number', 'queue-size': 'number' },
+    options: { 'queues': 'number', 'capacity': 'size', 'file': 'text', 'readonly': 'flag', 'serial': 'text', 'latency-ms': 'number', 'queue-size': 'number', 'packed': 'flag' },
     make: (values) => virtioBlk({
       ...set('queues', number(values['queues'])),
       ...set('capacityBytes', size(values['capacity']) ?? (values['file'] === undefined ? 64 * 2 ** 20 : undefined)),
@@ -38,12 +38,13 @@ export const DEVICES: Readonly<Record<string, CatalogueEntry>> = {
       ...set('serial', values['serial']),
       ...set('latencyMs', number(values['latency-ms'])),
       ...set('queueSize', number(values['queue-size'])),
+      ...set('packed', flag(values['packed'])),
     }),
   },
   'virtio-rng': {
     summary: 'entropy over vhost-user, from the host',
-    options: { 'latency-ms': 'number' },
-    make: (values) => virtioRng({ ...set('latencyMs', number(values['latency-ms'])) }),
+    options: { 'latency-ms': 'number', 'packed': 'flag' },
+    make: (values) => virtioRng({ ...set('latencyMs', number(values['latency-ms'])), ...set('packed', flag(values['packed'])) }),
   },
 };
 

@@ -25,7 +25,10 @@ const DRIVERS = { split: `
   const availIndex = avail / 2 + 1, usedIndex = used / 2 + 1, availEvent = used / 2 + 2 + 4 * size, usedEvent = avail / 2 + 2 + size;
   const end = performance.now() + timeMs;
   let index = 0, kicks = 0, lost = false;
+  let turn = 0;
   while (!lost && performance.now() < end) {
+    // A little later each time, over and over: the device goes idle at some moment of these.
+    for (let spin = (turn += 37) % 4001; spin > 0; spin--) Atomics.load(u16, usedIndex);
     u16[avail / 2 + 2 + (index % size)] = 0;
     u16[usedEvent] = (index - 2) & 0xffff; // no interrupts wanted: this driver polls
     const before = index;
@@ -43,7 +46,7 @@ const DRIVERS = { split: `
   const mapping = addon.map(fd, 0, sizeBytes), u16 = new Uint16Array(mapping), u32 = new Uint32Array(mapping);
   u32[driver / 4] = 1 << 16; // no interrupts wanted: this driver polls
   const end = performance.now() + timeMs;
-  let index = 0, wrap = true, used = 0, usedWrap = true, kicks = 0, lost = false;
+  let index = 0, wrap = true, used = 0, usedWrap = true, kicks = 0, lost = false, turn = 0;
   while (!lost && performance.now() < end) {
     const first = index;
     let firstFlags = 0;
@@ -56,6 +59,7 @@ const DRIVERS = { split: `
       if (part === 0) firstFlags = flags; else u16[desc / 2 + 8 * index + 7] = flags;
       if (++index === size) { index = 0; wrap = !wrap; }
     }
+    for (let spin = (turn += 37) % 4001; spin > 0; spin--) Atomics.load(u32, device / 4);
     Atomics.store(u16, desc / 2 + 8 * first + 7, firstFlags);
     const wish = Atomics.load(u32, device / 4), flags = wish >>> 16;
     const event = (wish & 0x7fff) - (((wish >> 15 & 1) === 1) === wrap ? 0 : size);

@@ -1,6 +1,8 @@
+// What is particular to split rings; what holds of both layouts is in virtqueue.test.ts.
 import { describe, expect, test } from '@jest/globals';
 import fc from 'fast-check';
-import { ProtocolError, UsageError } from '../../src/errors.ts';
+import { UsageError } from '../../src/errors.ts';
+import type { ProtocolError } from '../../src/errors.ts';
 import type { GuestAddress } from '../../src/virtio/guest-memory.ts';
 import { SplitVirtqueue } from '../../src/virtio/split-virtqueue.ts';
 import type { DescriptorChain } from '../../src/virtio/virtqueue.ts';
@@ -22,27 +24,6 @@ function take(queue: SplitVirtqueue): DescriptorChain {
 }
 
 describe.each([{ indirect: false }, { indirect: true }])('a request, indirect $indirect', ({ indirect }) => {
-  test('is read as one run of bytes and answered as another, however it was cut up', () => {
-    const driver = new MockDriver({ indirect });
-    const queue = driver.queue();
-    const head = driver.submit([text('vir'), text('tio'), text('!')], [2, 40, 3], { indirect });
-    const chain = take(queue);
-    expect(chain).toMatchObject({ head, readableBytes: 7, writableBytes: 45, descriptorCount: 6 });
-    expect(readAll(chain)).toBe('virtio!');
-    expect(Buffer.concat(chain.readableSpans(2, 4)).toString()).toBe('rtio');
-    const middle = new Uint8Array(4);
-    chain.copyOut(1, middle, 0, 4);
-    expect(Buffer.from(middle).toString()).toBe('irti');
-    chain.copyIn(1, text(`-${'x'.repeat(43)}`), 1);
-    Buffer.from('last').forEach((byte, i) => { chain.copyIn(41 + i, new Uint8Array([byte])); });
-    queue.complete(chain, 45);
-    const [used] = driver.collect();
-    expect(used).toMatchObject({ id: head, len: 45 });
-    expect(Buffer.from(used.written).toString()).toBe(`\0${'x'.repeat(40)}last`);
-    expect(driver.interrupts).toBe(1);
-    expect(queue.counts).toEqual({ taken: 1, completed: 1, inFlight: 0, notified: 1, suppressed: 0 });
-  });
-
   test('is refused bytes outside of its parts', () => {
     const driver = new MockDriver({ indirect });
     const queue = driver.queue();
@@ -57,95 +38,7 @@ describe.each([{ indirect: false }, { indirect: true }])('a request, indirect $i
   });
 });
 
-describe('indices', () => {
-  test.each([{ eventIdx: false }, { eventIdx: true }])(
-    'wrap past 65535 with nothing lost, doubled or out of place, event_idx $eventIdx', ({ eventIdx }) => {
-      const driver = new MockDriver({ eventIdx, startIndex: 0xfff0, size: 4 });
-      const queue = driver.queue();
-      const seen: string[] = [];
-      const pump = (): void => {
-        for (let chain = queue.next(); chain !== undefined; chain = queue.next()) {
-          seen.push(readAll(chain));
-          queue.complete(chain, 0);
-        }
-      };
-      driver.onKick = pump;
-      pump();
-      for (let i = 0; i < 40; i += 1) {
-        driver.submit([text(`r${i}`)]);
-        expect(driver.collect()).toHaveLength(1);
-      }
-      expect(seen).toEqual(Array.from({ length: 40 }, (_, i) => `r${i}`));
-      expect(queue.base).toBe((0xfff0 + 40) & 0xffff);
-      expect({ kicks: driver.kicks, interrupts: driver.interrupts }).toEqual({ kicks: 40, interrupts: 40 });
-    });
-
-  test('go on where a stopped queue left off', () => {
-    const driver = new MockDriver({ startIndex: 7 });
-    const first = driver.queue();
-    driver.submit([text('one')]);
-    first.complete(take(first), 0);
-    first.stop();
-    driver.submit([text('two')]);
-    expect(first.next()).toBeUndefined();
-    const second = driver.queue({ base: first.base });
-    const chain = take(second);
-    expect(readAll(chain)).toBe('two');
-    second.complete(chain, 0);
-    expect(driver.collect().map(({ id }) => id)).toHaveLength(2);
-  });
-
-  test('requests are completed in any order, under any mix of sizes and rings', () => {
-    fc.assert(fc.property(
-      fc.record({ eventIdx: fc.boolean(), indirect: fc.boolean(), startIndex: fc.integer({ min: 0, max: 0xffff }), sizeLog: fc.integer({ min: 1, max: 4 }) }),
-      fc.array(fc.record({ batch: fc.integer({ min: 1, max: 6 }), finish: fc.array(fc.nat(), { maxLength: 6 }) }), { maxLength: 30 }),
-      (ring, steps) => {
-        const driver = new MockDriver({ ...ring, size: 2 ** ring.sizeLog });
-        const queue = driver.queue();
-        const held: DescriptorChain[] = [];
-        let next = 0;
-        const expected = new Map<number, string>();
-        for (const { batch, finish } of steps) {
-          for (let i = 0; i < batch && driver.freeDescriptors >= 2; i += 1) {
-            const name = `#${next++}`;
-            expected.set(driver.submitOne(name, ring.indirect), name);
-          }
-          for (let chain = queue.next(); chain !== undefined; chain = queue.next()) held.push(chain);
-          expect(held).toHaveLength(expected.size);
-          for (const pick of finish) {
-            const [chain] = held.splice(pick % Math.max(held.length, 1), 1);
-            if (chain === undefined) break;
-            chain.copyIn(0, text(readAll(chain)));
-            queue.complete(chain, chain.readableBytes);
-          }
-          for (const { id, len, written } of driver.collect()) {
-            expect(Buffer.from(written.subarray(0, len)).toString()).toBe(expected.get(id));
-            expected.delete(id);
-          }
-          expect(queue.counts.inFlight).toBe(expected.size);
-        }
-        expect(driver.failures).toEqual([]);
-        expect(driver.memory.guardsIntact()).toBe(true);
-      },
-    ), { numRuns: 60 });
-  });
-});
-
 describe('notifications', () => {
-  test('are withheld while the driver has NO_INTERRUPT set', () => {
-    const driver = new MockDriver();
-    const queue = driver.queue();
-    driver.suppressInterrupts(true);
-    driver.submit([text('a')]);
-    queue.complete(take(queue), 0);
-    expect(driver.interrupts).toBe(0);
-    driver.suppressInterrupts(false);
-    driver.submit([text('b')]);
-    queue.complete(take(queue), 0);
-    expect(driver.interrupts).toBe(1);
-    expect(queue.counts).toMatchObject({ notified: 1, suppressed: 1 });
-  });
-
   test('with EVENT_IDX come exactly at used_event, NO_INTERRUPT or not', () => {
     const driver = new MockDriver({ eventIdx: true, startIndex: 0xfffe });
     const queue = driver.queue();
@@ -158,23 +51,6 @@ describe('notifications', () => {
       if (driver.interrupts > at.length) at.push((0xfffe + i) & 0xffff);
     }
     expect(at).toEqual([1]);
-  });
-
-  test('kicks are asked for again only when the ring was found empty', () => {
-    const driver = new MockDriver({ eventIdx: true });
-    const queue = driver.queue();
-    expect(queue.next()).toBeUndefined();
-    driver.submit([text('a')]);
-    driver.submit([text('b')]);
-    expect(driver.kicks).toBe(1);
-    take(queue);
-    take(queue);
-    driver.submit([text('c')]);
-    expect(driver.kicks).toBe(1);
-    take(queue);
-    expect(queue.next()).toBeUndefined();
-    driver.submit([text('d')]);
-    expect(driver.kicks).toBe(2);
   });
 
   test('a request that is made available while the device asks for a kick is not lost', () => {
@@ -228,63 +104,7 @@ describe('a driver that fills the ring as fast as it is emptied', () => {
   });
 });
 
-describe('putBack', () => {
-  test('undoes next(): a later queue takes the same requests in the same order', () => {
-    const driver = new MockDriver();
-    const queue = driver.queue();
-    for (const name of ['a', 'b', 'c']) driver.submit([text(name)]);
-    const [a, b, c] = [take(queue), take(queue), take(queue)];
-    expect(queue.putBack(b)).toBe(false);
-    expect(queue.putBack(c)).toBe(true);
-    expect(queue.putBack(b)).toBe(true);
-    expect(queue.putBack(b)).toBe(false);
-    expect(queue.base).toBe(1);
-    expect(queue.counts).toMatchObject({ taken: 1, inFlight: 1 });
-    queue.complete(a, 0);
-    queue.stop();
-    const later = driver.queue({ base: queue.base });
-    expect([readAll(take(later)), readAll(take(later))]).toEqual(['b', 'c']);
-  });
-
-  test('and next() again on the same queue gives the request again', () => {
-    const driver = new MockDriver();
-    const queue = driver.queue();
-    driver.submit([text('a')]);
-    expect(queue.putBack(take(queue))).toBe(true);
-    expect(readAll(take(queue))).toBe('a');
-    expect(queue.next()).toBeUndefined();
-  });
-});
-
 describe('completing', () => {
-  test('a request twice, or one of another queue, is the device author\'s mistake', () => {
-    const driver = new MockDriver();
-    const queue = driver.queue();
-    driver.submit([text('a')]);
-    const chain = take(queue);
-    queue.complete(chain, 0);
-    expect(() => queue.complete(chain, 0)).toThrow(UsageError);
-    const other = new MockDriver();
-    const otherQueue = other.queue();
-    other.submit([text('a')]);
-    driver.submit([text('b')]);
-    take(queue);
-    expect(() => queue.complete(take(otherQueue), 0)).toThrow(UsageError);
-  });
-
-  test('on a stopped or a broken queue writes nothing', () => {
-    for (const end of [(queue: SplitVirtqueue) => queue.stop(), (queue: SplitVirtqueue) => queue.break(new ProtocolError('x'))]) {
-      const driver = new MockDriver();
-      const queue = driver.queue();
-      driver.submit([text('a')]);
-      const chain = take(queue);
-      end(queue);
-      queue.complete(chain, 0);
-      expect(driver.collect()).toEqual([]);
-      expect(driver.interrupts).toBe(0);
-    }
-  });
-
   test('several at once shows the driver all of them, in their order, with one notification', () => {
     const driver = new MockDriver({ size: 8, startIndex: 0xfffe });
     const queue = driver.queue();

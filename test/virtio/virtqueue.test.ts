@@ -1,4 +1,5 @@
-// What holds of a virtqueue whatever its layout: data, order, wraps, sizes, and that no wakeup is lost.
+// What holds of a virtqueue whatever its layout: data, order, wraps, sizes, and that no wakeup is lost. The layouts' own
+// rules are in split-virtqueue.test.ts, hostile-ring.test.ts and packed-hostile-ring.test.ts.
 import { describe, expect, test } from '@jest/globals';
 import fc from 'fast-check';
 import { ProtocolError, UsageError } from '../../src/errors.ts';

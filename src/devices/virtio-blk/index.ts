@@ -30,7 +30,10 @@ export interface VirtioBlkOptions extends RingOptions {
   readonly serial?: string;
   /** Complete each request this many milliseconds later. */
   readonly latencyMs?: number;
-  /** Entries of each queue, 4 to 1024 and a power of two unless `packed`; 128 unless told. */
+  /**
+   * Entries of each queue, 4 to 1024; a power of two, or any number with `packed` (Linux 6.1 refuses such a
+   * queue, 7.3 takes it). 128 unless told.
+   */
   readonly queueSize?: number;
   /**
    * 'connection': QEMU's connection is accepted and never answered. 'requests': no request is ever

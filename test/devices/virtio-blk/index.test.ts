@@ -49,6 +49,18 @@ describe('virtioBlk', () => {
     expect(() => virtioBlk({ file }).bytes).toThrow('not in memory');
   });
 
+  test.each([
+    { asked: {}, properties: {} },
+    { asked: { packed: true, queueSize: 100 }, properties: { packed: true, 'queue-size': 100 } },
+    { asked: { inOrder: 'batched' as const }, properties: { in_order: true } },
+  ])('asked for $asked has QEMU let just that through: $properties', async ({ asked, properties }) => {
+    const disk = virtioBlk({ capacityBytes: 512, ...asked });
+    const attachment = await disk.attach(site());
+    const { packed, in_order } = attachment.properties;
+    expect({ ...attachment.properties, packed, in_order }).toMatchObject({ packed: undefined, in_order: undefined, ...properties });
+    await attachment.detach();
+  });
+
   test('attaches as vhost-user-blk-pci with a vector for each queue and one for config', async () => {
     const disk = virtioBlk({ queues: 4, capacityBytes: 1 << 20 });
     expect(disk).toMatchObject({ kind: 'virtio-blk', needsSharedMemory: true, queues: 4, capacityBytes: 1 << 20 });
