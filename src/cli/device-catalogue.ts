@@ -2,6 +2,8 @@
 import { edu } from '../devices/edu/index.ts';
 import { ivshmem } from '../devices/ivshmem/index.ts';
 import { virtioBlk } from '../devices/virtio-blk/index.ts';
+import { virtioNet } from '../devices/virtio-net/index.ts';
+import { scriptedPeer } from '../devices/virtio-net/scripted-peer.ts';
 import { virtioRng } from '../devices/virtio-rng/index.ts';
 import { UsageError } from '../errors.ts';
 import type { Device } from '../qemu/attachment.ts';
@@ -39,6 +41,18 @@ export const DEVICES: Readonly<Record<string, CatalogueEntry>> = {
       ...set('latencyMs', number(values['latency-ms'])),
       ...set('queueSize', number(values['queue-size'])),
       ...set('packed', flag(values['packed'])),
+    }),
+  },
+  'virtio-net': {
+    summary: 'a network card over vhost-user; with peer=ADDRESS somebody at 192.0.2.1, say, answers ARP and pings',
+    options: { 'queue-pairs': 'number', 'mac': 'text', 'mtu': 'number', 'peer': 'text', 'latency-ms': 'number', 'queue-size': 'number' },
+    make: (values) => virtioNet({
+      ...set('queuePairs', number(values['queue-pairs'])),
+      ...set('mac', values['mac']),
+      ...set('mtu', number(values['mtu'])),
+      ...(values['peer'] === undefined ? {} : { peer: scriptedPeer({ ipv4: values['peer'] }) }),
+      ...set('latencyMs', number(values['latency-ms'])),
+      ...set('queueSize', number(values['queue-size'])),
     }),
   },
   'virtio-rng': {

@@ -52,7 +52,7 @@ export async function boot(options: BootOptions = {}): Promise<Machine> {
   let process: QemuProcess | undefined;
   try {
     for (const [i, device] of (options.devices ?? []).entries()) {
-      plugged.push(await Plugged.attach(device, { id: `dev${i}`, port: ports[i] ?? '', directory, trouble }));
+      plugged.push(await Plugged.attach(device, { id: `dev${i}`, port: ports[i] ?? '', directory, trouble, qemu: { version: parts.qemu.version, accel } }));
     }
     const devices: ColdDevice[] = plugged.map(({ id, port, attachment: { driver, properties, chardevs, netdevs } }) =>
       ({ id, driver, properties, chardevs, netdevs: netdevs ?? [], place: placement(preset, port) }));

@@ -80,8 +80,9 @@ export class Machine {
   async plug(device: Device, options: PlugOptions = {}): Promise<PciFunction> {
     return this.#scene(async () => {
       const port = this.#freePort(options.port);
+      const { parts, directory, trouble } = this.#innards;
       const plugged = await Plugged.attach(device, {
-        id: `dev${this.#nextId++}`, port, directory: this.#innards.directory, trouble: this.#innards.trouble,
+        id: `dev${this.#nextId++}`, port, directory, trouble, qemu: { version: parts.qemu.version, accel: parts.accelerator.name },
       });
       this.#innards.plugged.push(plugged);
       try {

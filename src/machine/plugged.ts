@@ -1,5 +1,5 @@
 // One device in one port, from before QEMU knows it until after QEMU let it go.
-import type { Attachment, Device } from '../qemu/attachment.ts';
+import type { Attachment, AttachSite, Device } from '../qemu/attachment.ts';
 import type { Trouble } from './trouble.ts';
 
 export interface PluggedSite {
@@ -7,6 +7,7 @@ export interface PluggedSite {
   readonly port: string;
   readonly directory: string;
   readonly trouble: Trouble;
+  readonly qemu: NonNullable<AttachSite['qemu']>;
 }
 
 export class Plugged {
@@ -16,9 +17,9 @@ export class Plugged {
     readonly device: Device, readonly id: string, readonly port: string, readonly attachment: Attachment,
   ) {}
 
-  static async attach(device: Device, { id, port, directory, trouble }: PluggedSite): Promise<Plugged> {
+  static async attach(device: Device, { id, port, directory, trouble, qemu }: PluggedSite): Promise<Plugged> {
     const attachment = await device.attach({
-      id, directory,
+      id, directory, qemu,
       fail: (error) => trouble.raise(error),
       log: (line) => trouble.log(`${id}: ${line}`),
     });

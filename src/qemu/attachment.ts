@@ -1,5 +1,7 @@
 // What a device hands to the machine so that QEMU can be given it: the machine knows no device by name.
 
+import type { QemuVersion } from './versions.ts';
+
 export type PropertyValue = string | number | boolean;
 
 /** A Unix-socket chardev: QEMU connects, the attachment's back end listens. */
@@ -22,6 +24,8 @@ export interface AttachSite {
   readonly id: string;
   /** A directory of this machine's own, mode 0700, for sockets; it is removed with the machine. */
   readonly directory: string;
+  /** Who it is handed to; absent: some QEMU without faults that this device knows of. */
+  readonly qemu?: { readonly version: QemuVersion; readonly accel: 'kvm' | 'tcg' };
   /** The back end failed: reject whatever waits on the machine with this error. */
   readonly fail: (error: Error) => void;
   /** Add a line to the device's log, shown with the machine's errors. */

@@ -14,6 +14,7 @@ interface Versions {
   readonly oldest: string;
   readonly default: string;
   readonly racyMultiThreadedTcg: { readonly from: string; readonly before: string };
+  readonly vhostUserNetNeedsIrqfd: { readonly before: string };
 }
 
 export function knownVersions(): Versions {
@@ -36,4 +37,13 @@ export function isAtLeast({ major, minor }: QemuVersion, wanted: string): boolea
 export function defaultTcgThread(version: QemuVersion): TcgThread {
   const { from, before } = knownVersions().racyMultiThreadedTcg;
   return isAtLeast(version, from) && !isAtLeast(version, before) ? 'single' : 'multi';
+}
+
+/**
+ * Whether a vhost-user network card can have MSI-X vectors. QEMU 7.2 dereferences null when the driver of one
+ * starts under TCG, which has no irqfds (hw/virtio/virtio-pci.c: the vector notifiers are set although
+ * use_guest_notifier_mask is off and vector_irqfd was not allocated); 10.0 and 11.1 do not. None between was tried.
+ */
+export function vhostUserNetHasVectors(version: QemuVersion, accel: 'kvm' | 'tcg'): boolean {
+  return accel === 'kvm' || isAtLeast(version, knownVersions().vhostUserNetNeedsIrqfd.before);
 }

@@ -29,6 +29,11 @@ test('a disk with a file has the file\'s size, one without 64 MiB', () => {
   }
 });
 
+test('options of a network card reach it', () => {
+  expect(deviceByName('virtio-net:queue-pairs=2,mac=52:54:00:00:00:01,mtu=1400,peer=192.0.2.1,queue-size=512,latency-ms=1'))
+    .toMatchObject({ queuePairs: 2, mac: '52:54:00:00:00:01', peer: { ipv4: '192.0.2.1' } });
+});
+
 test('vectors of ivshmem reach it', () => {
   expect(deviceByName('ivshmem:vectors=16,shared=2M')).toMatchObject({ vectors: 16 });
 });

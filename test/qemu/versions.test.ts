@@ -1,5 +1,5 @@
 import { expect, test } from '@jest/globals';
-import { defaultTcgThread, isAtLeast, knownVersions } from '../../src/qemu/versions.ts';
+import { defaultTcgThread, isAtLeast, knownVersions, vhostUserNetHasVectors } from '../../src/qemu/versions.ts';
 
 const version = (major: number, minor: number) => ({ major, minor, text: `${major}.${minor}.1` });
 
@@ -11,6 +11,11 @@ test('versions compare by number, not by text', () => {
 test('CPUs take turns in one thread where QEMU\'s memory map is racy, and only there', () => {
   expect([version(7, 2), version(8, 0), version(8, 1), version(10, 0), version(11, 0), version(11, 1)].map(defaultTcgThread))
     .toEqual(['multi', 'multi', 'single', 'single', 'single', 'multi']);
+});
+
+test('a vhost-user network card has no vectors where QEMU crashes on them: old and under TCG', () => {
+  expect([version(7, 2), version(9, 2), version(10, 0), version(11, 1)].map((one) => vhostUserNetHasVectors(one, 'tcg'))).toEqual([false, false, true, true]);
+  expect(vhostUserNetHasVectors(version(7, 2), 'kvm')).toBe(true);
 });
 
 test('the default is not older than the oldest', () => {

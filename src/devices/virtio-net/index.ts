@@ -3,6 +3,7 @@
 // the MAC address and the link state to itself: only packets come here.
 import { UsageError } from '../../errors.ts';
 import type { AttachSite, Attachment, Device } from '../../qemu/attachment.ts';
+import { vhostUserNetHasVectors } from '../../qemu/versions.ts';
 import type { VirtioDevice } from '../../virtio/device.ts';
 import { steer } from '../../virtio/queue-gate.ts';
 import type { QueueGate } from '../../virtio/queue-gate.ts';
@@ -43,6 +44,11 @@ export interface VirtioNet extends Device {
   readonly queuePairs: number;
   readonly mac: string;
   readonly peer: NetPeer;
+  /**
+   * MSI-X vectors that it has, or had when it was plugged last: one for each queue, one for configuration
+   * changes, one for a control queue. 0 (INTx) where QEMU cannot give them: 7.2 under TCG.
+   */
+  readonly vectors: number;
   readonly counts: NetCounts;
   /** Queue pairs that frames go to the guest on now: 0 while its interface is down. */
   readonly livePairs: number;
@@ -74,6 +80,7 @@ export function virtioNet(options: VirtioNetOptions = {}): VirtioNet {
   const peer: NetPeer = options.peer ?? new ScriptedPeer();
 
   let site: AttachSite | undefined;
+  let vectors = 2 * queuePairs + 2;
   const core = new VirtioNetDevice({
     queuePairs, queueSizeMax: queueSize, mac, mtu, mergeable, checksum, controlQueue: false,
     onFrame: (frame, pair) => peer.receive(frame, port, pair),
@@ -101,6 +108,9 @@ export function virtioNet(options: VirtioNetOptions = {}): VirtioNet {
     peer,
     counts: core.counts,
     refused: core.refused,
+    get vectors() {
+      return vectors;
+    },
     get livePairs() {
       return core.livePairs;
     },
@@ -115,6 +125,8 @@ export function virtioNet(options: VirtioNetOptions = {}): VirtioNet {
     async attach(at): Promise<Attachment> {
       if (site !== undefined) throw new UsageError('virtioNet: this card is plugged already', { hint: 'Unplug it first, or make another.' });
       site = at;
+      vectors = at.qemu === undefined || vhostUserNetHasVectors(at.qemu.version, at.qemu.accel) ? 2 * queuePairs + 2 : 0;
+      if (vectors === 0) at.log('virtio-net: INTx: this QEMU crashes when a vhost-user card has vectors under TCG');
       let attached = false;
       try {
         peer.attached?.(port);
@@ -122,7 +134,7 @@ export function virtioNet(options: VirtioNetOptions = {}): VirtioNet {
         return await attachVhostUser(at, {
           driver: 'virtio-net-pci',
           properties: {
-            mac: macText(mac), mq: queuePairs > 1, vectors: 2 * queuePairs + 2, romfile: '',
+            mac: macText(mac), mq: queuePairs > 1, vectors, romfile: '',
             rx_queue_size: queueSize, tx_queue_size: queueSize, ...(mtu === undefined ? {} : { host_mtu: mtu }),
           },
           netdev: { queues: queuePairs },

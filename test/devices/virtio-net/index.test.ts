@@ -59,6 +59,16 @@ describe('virtioNet', () => {
     expect(await readdir(directory)).toEqual([]);
   });
 
+  test('has INTx with a QEMU that crashes on its vectors, and vectors again with another', async () => {
+    const net = virtioNet();
+    const at = (major: number): AttachSite => ({ ...site(), qemu: { version: { major, minor: 2, text: `${major}.2` }, accel: 'tcg' } });
+    for (const [major, vectors] of [[7, 0], [11, 4]] as const) {
+      const attachment = await net.attach(at(major));
+      expect([attachment.properties['vectors'], net.vectors]).toEqual([vectors, vectors]);
+      await attachment.detach();
+    }
+  });
+
   test('gives each card an address of its own, locally administered', () => {
     const macs = [virtioNet().mac, virtioNet().mac];
     expect(new Set(macs).size).toBe(2);
