@@ -2,9 +2,13 @@
 import { edu } from '../devices/edu/index.ts';
 import { ivshmem } from '../devices/ivshmem/index.ts';
 import { virtioBlk } from '../devices/virtio-blk/index.ts';
+import { virtioGpio } from '../devices/virtio-gpio/index.ts';
+import { i2cEeprom, virtioI2c } from '../devices/virtio-i2c/index.ts';
+import { KEYBOARD, MOUSE, TABLET, virtioInput } from '../devices/virtio-input/index.ts';
 import { virtioNet } from '../devices/virtio-net/index.ts';
 import { scriptedPeer } from '../devices/virtio-net/scripted-peer.ts';
 import { virtioRng } from '../devices/virtio-rng/index.ts';
+import { virtioVsock } from '../devices/virtio-vsock/index.ts';
 import { UsageError } from '../errors.ts';
 import type { Device } from '../qemu/attachment.ts';
 
@@ -60,7 +64,34 @@ export const DEVICES: Readonly<Record<string, CatalogueEntry>> = {
     options: { 'latency-ms': 'number', 'packed': 'flag' },
     make: (values) => virtioRng({ ...set('latencyMs', number(values['latency-ms'])), ...set('packed', flag(values['packed'])) }),
   },
+  'virtio-input': {
+    summary: 'a keyboard over vhost-user, or a mouse or a tablet; nobody presses its keys',
+    options: { kind: 'text', name: 'text' },
+    make: (values) => virtioInput({ ...set('capabilities', inputKind(values['kind'])), ...set('name', values['name']) }),
+  },
+  'virtio-vsock': {
+    summary: 'a socket device over vhost-user; nobody listens on the host\'s side',
+    options: { cid: 'number', buffer: 'size' },
+    make: (values) => virtioVsock({ ...set('guestCid', number(values['cid'])), ...set('bufferBytes', size(values['buffer'])) }),
+  },
+  'virtio-i2c': {
+    summary: 'an I2C bus over vhost-user, with an EEPROM at 0x50; bring your own driver',
+    options: { eeprom: 'size' },
+    make: (values) => virtioI2c({ targets: { 0x50: i2cEeprom({ ...set('sizeBytes', size(values['eeprom'])) }) } }),
+  },
+  'virtio-gpio': {
+    summary: 'GPIO lines over vhost-user, 8 unless told; bring your own driver',
+    options: { lines: 'number' },
+    make: (values) => virtioGpio({ ...set('lines', number(values['lines'])) }),
+  },
 };
+
+function inputKind(kind: string | undefined): typeof KEYBOARD | undefined {
+  const kinds: Readonly<Record<string, typeof KEYBOARD>> = { keyboard: KEYBOARD, mouse: MOUSE, tablet: TABLET };
+  if (kind === undefined) return undefined;
+  if (!Object.hasOwn(kinds, kind)) throw new UsageError(`virtio-input: there is no kind ${JSON.stringify(kind)}`, { hint: `they are ${Object.keys(kinds).join(', ')}` });
+  return kinds[kind];
+}
 
 /** `name`, or `name:option=value,option=value`. Throws UsageError for what there is not. */
 export function deviceByName(text: string): Device {

@@ -6,7 +6,7 @@ import { useMachine } from 'rootport/jest';
 
 // QEMU's vhost-user-input-pci wants KVM up to 8.2 ("vhost initialization failed: requires kvm").
 const qemu = process.env['ROOTPORT_QEMU'] === '7.2' ? { qemu: '10.0' } : {};
-const vm = useMachine({ machine: q35({ ports: 4 }), modules: ['virtio_input', 'evdev'], ...qemu });
+const vm = useMachine({ machine: q35({ ports: 4 }), ...qemu });
 const SYN = [0, 0, 0];
 /** struct input_event of a 64-bit kernel: two words of time, type, code, value. */
 const EVENT_BYTES = 24;

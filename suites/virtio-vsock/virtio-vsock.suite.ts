@@ -11,7 +11,7 @@ import { beforeAll, expect, test } from '@jest/globals';
 import { q35, virtioVsock } from 'rootport';
 import { useMachine } from 'rootport/jest';
 
-const vm = useMachine({ machine: q35({ ports: 4 }), modules: ['vmw_vsock_virtio_transport'] });
+const vm = useMachine({ machine: q35({ ports: 4 }) });
 const MIB = 2 ** 20;
 
 beforeAll(async () => {

@@ -3,6 +3,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect, test } from '@jest/globals';
 import { deviceByName, DEVICES } from '../../src/cli/device-catalogue.ts';
+import type { VirtioGpio } from '../../src/devices/virtio-gpio/index.ts';
+import type { VirtioI2c } from '../../src/devices/virtio-i2c/index.ts';
+import type { VirtioInput } from '../../src/devices/virtio-input/index.ts';
 import { UsageError } from '../../src/errors.ts';
 
 test.each(Object.keys(DEVICES))('%s alone makes the device of that kind', (name) => {
@@ -38,7 +41,17 @@ test('vectors of ivshmem reach it', () => {
   expect(deviceByName('ivshmem:vectors=16,shared=2M')).toMatchObject({ vectors: 16 });
 });
 
+test('options of the other virtio devices reach them', () => {
+  expect(deviceByName('virtio-vsock:cid=77,buffer=4k')).toMatchObject({ guestCid: 77 });
+  const gpio = deviceByName('virtio-gpio:lines=3') as VirtioGpio;
+  expect(gpio.line(2).index).toBe(2);
+  expect(() => gpio.line(3)).toThrow('no line 3');
+  expect(() => (deviceByName('virtio-input:kind=mouse') as VirtioInput).key('KEY_A')).toThrow('has no KEY_A');
+  expect((deviceByName('virtio-i2c:eeprom=4k') as VirtioI2c).targets.get(0x50)).toMatchObject({ bytes: { length: 4096 } });
+});
+
 test.each([
+  ['virtio-input:kind=piano', 'there is no kind "piano"'], ['virtio-vsock:cid=2', 'context id 2'],
   ['nope', 'there is no device named "nope"'], ['', 'there is no device named ""'], ['toString', 'there is no device named "toString"'],
   ['edu:x=1', 'edu has no option "x"'], ['virtio-blk:toString=1', 'virtio-blk has no option "toString"'],
   ['virtio-blk:queues', 'virtio-blk: queues: "" is not a number'], ['virtio-blk:queues=-1', 'queues: "-1" is not a number'],
