@@ -134,8 +134,8 @@ describe('interrupts', () => {
     arm(1, IRQ.EDGE_RISING);
     const heads = [unmask(0), unmask(1)];
     await device.drain(1);
-    expect([queues[1].lastAvailIndex, queues[1].counts.inFlight, fired()]).toEqual([0, 0, []]);
-    device.process(1, events.queue({ lastAvailIndex: queues[1].lastAvailIndex }));
+    expect([queues[1].base, queues[1].counts.inFlight, fired()]).toEqual([0, 0, []]);
+    device.process(1, events.queue({ base: queues[1].base }));
     device.drive(1, 1);
     expect(fired()).toEqual([[heads[1], VALID]]);
   });
