@@ -38,15 +38,16 @@ export interface Running {
 export class SshConnection {
   readonly #client: ssh2.Client;
   readonly #signal: AbortSignal;
+  /** Rejects when the connection is lost, with the best reason there is. */
   readonly #lost: Promise<never>;
 
   private constructor(client: ssh2.Client, signal: AbortSignal) {
     this.#client = client;
     this.#signal = signal;
-    this.#lost = new Promise((_, reject) => {
+    this.#lost = new Promise<never>((_, reject) => {
       client.on('close', () => reject(new ProtocolError('the SSH connection to the guest closed')));
       client.on('error', (error) => reject(new ProtocolError(`the SSH connection to the guest failed: ${error.message}`, { cause: error })));
-    });
+    }).catch(async (error: Error) => { throw await this.reason(error); });
     this.#lost.catch(() => undefined);
   }
 
@@ -156,23 +157,20 @@ export class SshConnection {
   /** The work's outcome, unless the connection or the machine is lost first, or the time is over. */
   async guard<T>(work: Promise<T>, timeoutMs: number, what: string): Promise<T> {
     work.catch(() => undefined);
-    return within(Promise.race([work, this.#lostUnlessAborted()]), { timeoutMs, what, signal: this.#signal });
-  }
-
-  async #lostUnlessAborted(): Promise<never> {
-    try {
-      return await this.#lost;
-    } catch (error) {
-      throw await this.reason(error as Error);
-    }
+    return within(Promise.race([work, this.#lost]), { timeoutMs, what, signal: this.#signal });
   }
 
   /** The reason of a lost connection: it is often the first sign of a lost machine, whose better reason gets a moment. */
   async reason(error: Error): Promise<Error> {
     if (!this.#signal.aborted) {
       await new Promise<void>((resolve) => {
-        const timer = setTimeout(resolve, 300);
-        this.#signal.addEventListener('abort', () => { clearTimeout(timer); resolve(); }, { once: true });
+        const over = (): void => {
+          clearTimeout(timer);
+          this.#signal.removeEventListener('abort', over);
+          resolve();
+        };
+        const timer = setTimeout(over, 300);
+        this.#signal.addEventListener('abort', over);
       });
     }
     return this.#signal.aborted ? this.#signal.reason as Error : error;

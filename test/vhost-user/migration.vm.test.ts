@@ -22,22 +22,23 @@ const MIB = 2 ** 20;
 /** What the guest reads at once, always into the same buffer: no CPU of the guest writes there. */
 const BLOCK = 16 * MIB;
 
-/** A disk that knows how far it was read. */
+/** A disk that knows how far it was read, in pieces of whatever size the guest makes of it. */
 class WitnessedStorage extends MemoryStorage {
-  #readBytes = 0;
-  #waiters: { bytes: number; resolve: () => void }[] = [];
+  readonly #unread = new Set(Array.from({ length: 2 * BLOCK / 4096 }, (_, page) => page));
+  #waiters: { pages: number; resolve: () => void }[] = [];
 
-  /** So many bytes were read, all in all. */
+  /** All of the first so many bytes were read. */
   wasRead(bytes: number): Promise<void> {
-    const read = new Promise<void>((resolve) => this.#waiters.push({ bytes, resolve }));
-    return within(read, { timeoutMs: 60_000, what: `the guest to read ${bytes} bytes` });
+    const read = new Promise<void>((resolve) => this.#waiters.push({ pages: bytes / 4096, resolve }));
+    return within(read, { timeoutMs: 60_000, what: `the guest to read the first ${bytes} bytes` });
   }
 
   override read(chain: DescriptorChain, positionBytes: number, lengthBytes: number): undefined {
     super.read(chain, positionBytes, lengthBytes);
-    if (lengthBytes < 65536) return; // the guest's search for partitions
-    this.#readBytes += lengthBytes;
-    for (const { bytes, resolve } of this.#waiters) if (this.#readBytes >= bytes) resolve();
+    for (let page = Math.ceil(positionBytes / 4096); (page + 1) * 4096 <= positionBytes + lengthBytes; page += 1) this.#unread.delete(page);
+    // Set keeps the order of insertion: the first that is left is the lowest.
+    const [lowest = Infinity] = this.#unread;
+    for (const { pages, resolve } of this.#waiters) if (lowest >= pages) resolve();
   }
 }
 

@@ -7,6 +7,8 @@ import { vhostUserNetHasVectors } from '../../qemu/versions.ts';
 import type { VirtioDevice } from '../../virtio/device.ts';
 import { steer } from '../../virtio/queue-gate.ts';
 import type { QueueGate } from '../../virtio/queue-gate.ts';
+import { ringsAsAsked } from '../ring-options.ts';
+import type { RingOptions } from '../ring-options.ts';
 import { attachVhostUser } from '../vhost-user-attachment.ts';
 import { VirtioNetDevice } from './device.ts';
 import type { NetCounts, RefusedFrame } from './device.ts';
@@ -16,7 +18,7 @@ import type { Delivery, NetPeer, NetPort, SendOptions } from './peer.ts';
 import { ScriptedPeer } from './scripted-peer.ts';
 import type { NextFrameOptions } from './scripted-peer.ts';
 
-export interface VirtioNetOptions {
+export interface VirtioNetOptions extends RingOptions {
   /** Queue pairs, 1 (the default) to 32. Pair i has queues 2i (to the guest) and 2i + 1 (from it), each with a vector. */
   readonly queuePairs?: number;
   /** The guest's address, `52:54:00:12:34:56`; a locally administered one of its own unless told. */
@@ -96,7 +98,7 @@ export function virtioNet(options: VirtioNetOptions = {}): VirtioNet {
     },
     fail: (error) => site?.fail(error),
   };
-  const steered = steer(withoutConfig(core), { latencyMs });
+  const steered = steer({ ...withoutConfig(core), ...ringsAsAsked(options) }, { latencyMs });
   if (hang === 'requests') for (let index = 0; index < core.queueCount; index += 1) steered.queue(index).hold();
 
   return {
