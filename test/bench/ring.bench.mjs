@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { execa } from 'execa';
 import { encodeMessage } from '../../dist/vhost-user/codec.js';
 import { VhostUserBackend } from '../../dist/vhost-user/index.js';
-import { REQUESTS } from '../../dist/vhost-user/protocol.js';
+import { REQUESTS } from '../../dist/vhost-user/requests.js';
 import { closeFd, connectUnix, createEventfd, createMemfd, mapFile, sendMessage, unmapFile } from '../../dist/native/index.js';
 import { steer } from '../../dist/virtio/queue-gate.js';
 import { ratios, spread, verdict } from './statistics.mjs';
