@@ -43,6 +43,9 @@ export class Probe {
       `    echo ${PROBE_DRIVER} >$d/driver_override`,
       `    [ -z "$before" ] || echo ${bdf} >$d/driver/unbind`,
       `    echo ${bdf} >/sys/bus/pci/drivers_probe`,
+      // A function that is still being added is in sysfs and matches no driver yet (match_driver, in
+      // pci_bus_match and pci_bus_add_device): the kernel offers it to them itself a moment later.
+      `    n=0; while [ ! -e $d/driver ] && [ $n -lt 50 ]; do sleep 0.02; n=$((n+1)); done`,
       `  fi`,
       `  now=$(readlink $d/driver); echo "now \${now##*/}"`,
       `fi`,
