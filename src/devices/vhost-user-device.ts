@@ -5,7 +5,7 @@ import { UsageError } from '../errors.ts';
 import type { AttachSite, Attachment, Device, PropertyValue } from '../qemu/attachment.ts';
 import type { VirtioDevice } from '../virtio/device.ts';
 import { steer } from '../virtio/queue-gate.ts';
-import type { QueueGate } from '../virtio/queue-gate.ts';
+import type { DeviceGate, QueueGate } from '../virtio/queue-gate.ts';
 import { attachVhostUser } from './vhost-user-attachment.ts';
 
 /** Faults that any device over vhost-user can be made with. */
@@ -17,8 +17,10 @@ export interface BackEndFaults {
 }
 
 export interface VhostUserDeviceSpec<D extends VirtioDevice> {
-  /** Name for messages, and the device's kind: `virtio-input`. */
+  /** The device's kind, and its name in messages: `virtio-input`. */
   readonly kind: string;
+  /** Who is named in UsageErrors, when it is not the kind: `virtioRng`. */
+  readonly maker?: string;
   /** QEMU's device model: `vhost-user-input-pci`. */
   readonly driver: string;
   /** Its properties, less `chardev`. */
@@ -36,11 +38,16 @@ export interface VhostUserDevice extends Device {
 }
 
 /** Throws UsageError for faults that there are not. */
-export function vhostUserDevice<D extends VirtioDevice>(spec: VhostUserDeviceSpec<D>): { readonly core: D; readonly device: VhostUserDevice } {
-  const { kind, driver, properties, guest, faults: { latencyMs = 0, hang } } = spec;
-  if (!(latencyMs >= 0 && latencyMs <= 600_000)) throw new UsageError(`${kind}: latencyMs ${latencyMs} is not in 0 to 600000`);
+export function vhostUserDevice<D extends VirtioDevice>(spec: VhostUserDeviceSpec<D>): {
+  readonly core: D;
+  readonly device: VhostUserDevice;
+  /** The gate before the device as a whole, for those that show it. */
+  readonly gate: DeviceGate;
+} {
+  const { kind, maker = kind, driver, properties, guest, faults: { latencyMs = 0, hang } } = spec;
+  if (!(latencyMs >= 0 && latencyMs <= 600_000)) throw new UsageError(`${maker}: latencyMs ${latencyMs} is not in 0 to 600000`);
   if (hang !== undefined && hang !== 'connection' && hang !== 'requests') {
-    throw new UsageError(`${kind}: hang is ${JSON.stringify(hang)}`, { hint: 'it is \'connection\' or \'requests\'' });
+    throw new UsageError(`${maker}: hang is ${JSON.stringify(hang)}`, { hint: 'it is \'connection\' or \'requests\'' });
   }
   let site: AttachSite | undefined;
   const core = spec.make((line) => site?.log(line));
@@ -52,7 +59,7 @@ export function vhostUserDevice<D extends VirtioDevice>(spec: VhostUserDeviceSpe
     guest,
     queue: (index) => steered.queue(index),
     async attach(at): Promise<Attachment> {
-      if (site !== undefined) throw new UsageError(`${kind}: this device is plugged already`, { hint: 'Unplug it first, or make another.' });
+      if (site !== undefined) throw new UsageError(`${maker}: this device is plugged already`, { hint: 'Unplug it first, or make another.' });
       site = at;
       try {
         return await attachVhostUser(at, { driver, properties, steered, mute: hang === 'connection', onDetached: () => { site = undefined; } });
@@ -62,5 +69,5 @@ export function vhostUserDevice<D extends VirtioDevice>(spec: VhostUserDeviceSpe
       }
     },
   };
-  return { core, device };
+  return { core, device, gate: steered.gate };
 }

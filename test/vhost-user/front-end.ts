@@ -174,14 +174,7 @@ export class FrontEnd {
 
   /** Set up a ring that another front end's back end served: the driver goes on where it is; `base` is the avail index. */
   adoptRing({ index, driver }: FrontEndRing, base: number): FrontEndRing {
-    const ring = { index, driver, kickFd: this.eventfd(), callFd: this.eventfd(), errorFd: this.eventfd() };
-    driver.onKick = () => signalEventfd(ring.kickFd);
-    this.send('SET_VRING_CALL', BigInt(index), { fds: [ring.callFd] });
-    this.send('SET_VRING_ERR', BigInt(index), { fds: [ring.errorFd] });
-    this.send('SET_VRING_NUM', { index, num: driver.size });
-    this.send('SET_VRING_BASE', { index, num: base });
-    this.send('SET_VRING_ADDR', this.addresses(ring));
-    return ring;
+    return this.prepareDriver(index, driver, base);
   }
 
   /** What QEMU does before it starts rings: get a file for what is in flight, and hand it over. */

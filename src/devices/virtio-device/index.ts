@@ -2,11 +2,10 @@
 // 11.1 on; the device of that kind in 7.2 and 10.0 is not for users to create) with this process as its back end.
 // It has no `vectors` property: its one MSI-X vector is too few for Linux, which takes INTx.
 import { UsageError } from '../../errors.ts';
-import type { AttachSite, Attachment, Device } from '../../qemu/attachment.ts';
+import type { Device } from '../../qemu/attachment.ts';
 import type { VirtioDevice } from '../../virtio/device.ts';
-import { steer } from '../../virtio/queue-gate.ts';
 import type { DeviceGate, QueueGate } from '../../virtio/queue-gate.ts';
-import { attachVhostUser } from '../vhost-user-attachment.ts';
+import { vhostUserDevice } from '../vhost-user-device.ts';
 
 export interface VirtioDeviceOptions {
   /** What the device is and does. Its config space has the same length for its whole life. */
@@ -51,33 +50,17 @@ export function virtioDevice(options: VirtioDeviceOptions): PluggableVirtioDevic
   const { device, name = `virtio-${device.deviceId}`, ready = 'virtio*', modules = [], latencyMs = 0 } = options;
   const configBytes = check(device).length;
   if (!(latencyMs >= 0 && latencyMs <= 600_000)) throw new UsageError(`virtioDevice: latencyMs ${latencyMs} is not in 0 to 600000`);
-  const steered = steer(device, { latencyMs });
-  let site: AttachSite | undefined;
-  return {
+  const { device: plugged, gate } = vhostUserDevice({
     kind: name,
-    needsSharedMemory: true,
-    guest: { modules: ['virtio_pci', ...modules], ready },
-    queue: (index) => steered.queue(index),
-    gate: steered.gate,
-    async attach(at): Promise<Attachment> {
-      if (site !== undefined) throw new UsageError(`${name}: this device is plugged already`, { hint: 'Unplug it first, or make another.' });
-      site = at;
-      try {
-        return await attachVhostUser(at, {
-          driver: 'vhost-user-test-device-pci',
-          properties: {
-            'virtio-id': device.deviceId, num_vqs: device.queueCount, vq_size: device.queueSizeMax, config_size: configBytes,
-          },
-          steered,
-          mute: false,
-          onDetached: () => { site = undefined; },
-        });
-      } catch (error) {
-        site = undefined;
-        throw error;
-      }
+    driver: 'vhost-user-test-device-pci',
+    properties: {
+      'virtio-id': device.deviceId, num_vqs: device.queueCount, vq_size: device.queueSizeMax, config_size: configBytes,
     },
-  };
+    guest: { modules: ['virtio_pci', ...modules], ready },
+    faults: { latencyMs },
+    make: () => device,
+  });
+  return { ...plugged, gate };
 }
 
 function check(device: VirtioDevice): Uint8Array {

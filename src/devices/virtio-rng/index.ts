@@ -2,12 +2,11 @@
 // it does is device.ts's.
 import { randomFillSync } from 'node:crypto';
 import { UsageError } from '../../errors.ts';
-import type { AttachSite, Attachment, Device } from '../../qemu/attachment.ts';
-import { steer } from '../../virtio/queue-gate.ts';
+import type { Device } from '../../qemu/attachment.ts';
 import type { DeviceGate, QueueGate } from '../../virtio/queue-gate.ts';
 import { ringsAsAsked } from '../ring-options.ts';
 import type { RingOptions } from '../ring-options.ts';
-import { attachVhostUser } from '../vhost-user-attachment.ts';
+import { vhostUserDevice } from '../vhost-user-device.ts';
 import { VirtioRngDevice } from './device.ts';
 import type { EntropySource } from './device.ts';
 
@@ -36,41 +35,22 @@ export interface VirtioRng extends Device {
 
 /** Throws UsageError for an empty source. */
 export function virtioRng({ source = randomFill, latencyMs = 0, hang, ...rings }: VirtioRngOptions = {}): VirtioRng {
-  if (!(latencyMs >= 0 && latencyMs <= 600_000)) throw new UsageError(`virtioRng: latencyMs ${latencyMs} is not in 0 to 600000`);
-  let site: AttachSite | undefined;
-  const core = new VirtioRngDevice({
-    ...ringsAsAsked(rings),
-    source: typeof source === 'function' ? source : repeat(source),
-    log: (line) => site?.log(line),
-  });
-  const steered = steer(core, { latencyMs });
-  if (hang === 'requests') steered.queue(0).hold();
-  return {
+  const { core, device, gate } = vhostUserDevice({
     kind: 'virtio-rng',
-    needsSharedMemory: true,
+    maker: 'virtioRng',
+    driver: 'vhost-user-rng-pci',
+    // One for the queue, one for config changes: without this QEMU gives the device INTx only.
+    properties: { vectors: 2 },
     // The driver asks for its vectors late in its probe; the link to it is there before that.
     guest: { modules: ['virtio_pci', 'virtio_rng'], ready: 'msi_irqs' },
+    faults: { latencyMs, ...(hang === undefined ? {} : { hang }) },
+    make: (log) => new VirtioRngDevice({ ...ringsAsAsked(rings), source: typeof source === 'function' ? source : repeat(source), log }),
+  });
+  return {
+    ...device,
+    gate,
     get bytesGiven() {
       return core.bytesGiven;
-    },
-    queue: (index) => steered.queue(index),
-    gate: steered.gate,
-    async attach(at): Promise<Attachment> {
-      if (site !== undefined) throw new UsageError('virtioRng: this device is plugged already', { hint: 'Unplug it first, or make another.' });
-      site = at;
-      try {
-        return await attachVhostUser(at, {
-          driver: 'vhost-user-rng-pci',
-          // One for the queue, one for config changes: without this QEMU gives the device INTx only.
-          properties: { vectors: 2 },
-          steered,
-          mute: hang === 'connection',
-          onDetached: () => { site = undefined; },
-        });
-      } catch (error) {
-        site = undefined;
-        throw error;
-      }
     },
   };
 }
