@@ -19,7 +19,15 @@ export function ratios(over, under) {
 
 /** One line of the table: what, the figure, its bound and whether it holds. */
 export function verdict(name, values, bound, unit = '') {
-  const holds = median(values) <= bound;
-  console.log(`${holds ? 'holds ' : 'MISSED'}  ${name}: ${spread(values, 2, unit)}; at most ${bound}${unit}`);
+  return line(name, values, median(values) <= bound, `at most ${bound}${unit}`, unit);
+}
+
+/** The same for what shall be large. */
+export function reached(name, values, bound, unit = '') {
+  return line(name, values, median(values) >= bound, `at least ${bound}${unit}`, unit);
+}
+
+function line(name, values, holds, bound, unit) {
+  console.log(`${holds ? 'holds ' : 'MISSED'}  ${name}: ${spread(values, 2, unit)}; ${bound}`);
   return holds;
 }
