@@ -42,7 +42,13 @@ export async function attachVhostUser(site: AttachSite, options: VhostUserAttach
 
   if (options.mute) {
     const close = await listenMute(chardev.path, site.log);
-    return { ...shape, detach: once(close) };
+    return {
+      ...shape,
+      detach: once(async () => {
+        await close();
+        await steered.device.close?.();
+      }),
+    };
   }
   const backend = VhostUserBackend.listen({ path: chardev.path, device: steered.device, onError: site.fail, log: site.log });
   backend.beforeCall = steered.beforeCall;

@@ -67,8 +67,6 @@ export interface Attachment {
 export interface Device {
   /** Name for messages: `virtio-blk`. */
   readonly kind: string;
-  /** Memory of the guest must be shared with the back end (vhost-user). */
-  readonly needsSharedMemory: boolean;
   /** What the guest is to have before `plug` resolves; absent: no driver is expected. */
   readonly guest?: {
     /** Modules to modprobe before the device is added. */

@@ -14,7 +14,6 @@ const READS = 3000;
 function storageDaemon(command, file) {
   return {
     kind: 'qemu-storage-daemon',
-    needsSharedMemory: true,
     guest: { modules: ['virtio_pci', 'virtio_blk'], ready: 'virtio*/block/*' },
     async attach(site) {
       const path = join(site.directory, `${site.id}.sock`);

@@ -63,7 +63,7 @@ describe('virtioBlk', () => {
 
   test('attaches as vhost-user-blk-pci with a vector for each queue and one for config', async () => {
     const disk = virtioBlk({ queues: 4, capacityBytes: 1 << 20 });
-    expect(disk).toMatchObject({ kind: 'virtio-blk', needsSharedMemory: true, queues: 4, capacityBytes: 1 << 20 });
+    expect(disk).toMatchObject({ kind: 'virtio-blk', queues: 4, capacityBytes: 1 << 20 });
     const attachment = await disk.attach(site());
     const path = join(directory, 'disk0.sock');
     expect(attachment).toMatchObject({
