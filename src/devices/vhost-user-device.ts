@@ -4,6 +4,7 @@
 import { UsageError } from '../errors.ts';
 import type { AttachSite, Attachment, Device, PropertyValue } from '../qemu/attachment.ts';
 import type { VirtioDevice } from '../virtio/device.ts';
+import { hasFeature, VIRTIO_F } from '../virtio/features.ts';
 import { steer } from '../virtio/queue-gate.ts';
 import type { DeviceGate, QueueGate } from '../virtio/queue-gate.ts';
 import { attachVhostUser } from './vhost-user-attachment.ts';
@@ -16,9 +17,15 @@ export interface BackEndFaults {
   readonly hang?: 'connection' | 'requests';
 }
 
+/** For the devices whose back end QEMU can lose and find again. */
+export interface ReconnectOptions {
+  /** QEMU connects again to the back end when it died: `gate.crash()`, then `gate.restart()`. Not with `packed`. */
+  readonly reconnect?: boolean;
+}
+
 type Properties = Readonly<Record<string, PropertyValue>>;
 
-export interface VhostUserDeviceSpec<D extends VirtioDevice> {
+export interface VhostUserDeviceSpec<D extends VirtioDevice> extends ReconnectOptions {
   /** The device's kind, and its name in messages: `virtio-input`. */
   readonly kind: string;
   /** Who is named in UsageErrors, when it is not the kind: `virtioRng`. */
@@ -43,22 +50,25 @@ export interface VhostUserDeviceSpec<D extends VirtioDevice> {
 export interface VhostUserDevice extends Device {
   /** Hold, delay or falsify what a queue does, and its counts. UsageError when there is no such queue. */
   queue(index: number): QueueGate;
+  /** Config changes, NEEDS_RESET, a crash of the back end and its return. */
+  readonly gate: DeviceGate;
 }
 
 /** Throws UsageError for faults that there are not. */
 export function vhostUserDevice<D extends VirtioDevice>(spec: VhostUserDeviceSpec<D>): {
   readonly core: D;
   readonly device: VhostUserDevice;
-  /** The gate before the device as a whole, for those that show it. */
-  readonly gate: DeviceGate;
 } {
-  const { kind, maker = kind, driver, properties, netdev, guest, faults: { latencyMs = 0, hang } } = spec;
+  const { kind, maker = kind, driver, properties, netdev, guest, faults: { latencyMs = 0, hang }, reconnect = false } = spec;
   if (!(latencyMs >= 0 && latencyMs <= 600_000)) throw new UsageError(`${maker}: latencyMs ${latencyMs} is not in 0 to 600000`);
   if (hang !== undefined && hang !== 'connection' && hang !== 'requests') {
     throw new UsageError(`${maker}: hang is ${JSON.stringify(hang)}`, { hint: 'it is \'connection\' or \'requests\'' });
   }
   let site: AttachSite | undefined;
   const core = spec.make((line) => site?.log(line), (error) => site?.fail(error));
+  if (reconnect && hasFeature(core.ringFeatures ?? 0n, VIRTIO_F.VIRTIO_F_RING_PACKED)) {
+    throw new UsageError(`${maker}: reconnect with packed rings: what of them is in flight when the back end dies is lost`);
+  }
   const steered = steer(core, { latencyMs });
   if (hang === 'requests') for (let index = 0; index < core.queueCount; index += 1) steered.queue(index).hold();
   const left = (): void => {
@@ -69,6 +79,7 @@ export function vhostUserDevice<D extends VirtioDevice>(spec: VhostUserDeviceSpe
     kind,
     guest,
     queue: (index) => steered.queue(index),
+    gate: steered.gate,
     async attach(at): Promise<Attachment> {
       if (site !== undefined) throw new UsageError(`${maker}: this device is plugged already`, { hint: 'Unplug it first, or make another.' });
       site = at;
@@ -82,7 +93,7 @@ export function vhostUserDevice<D extends VirtioDevice>(spec: VhostUserDeviceSpe
         return await attachVhostUser(at, {
           driver, properties: typeof properties === 'function' ? properties(at) : properties,
           ...(netdev === undefined ? {} : { netdev }),
-          steered, mute: hang === 'connection', onDetached: left,
+          steered, reconnect, mute: hang === 'connection', onDetached: left,
         });
       } catch (error) {
         await core.close?.();
@@ -91,5 +102,5 @@ export function vhostUserDevice<D extends VirtioDevice>(spec: VhostUserDeviceSpe
       }
     },
   };
-  return { core, device, gate: steered.gate };
+  return { core, device };
 }

@@ -3,11 +3,10 @@
 import { statSync } from 'node:fs';
 import { constants } from 'node:buffer';
 import { UsageError } from '../../errors.ts';
-import type { DeviceGate } from '../../virtio/queue-gate.ts';
 import { ringsAsAsked } from '../ring-options.ts';
 import type { RingOptions } from '../ring-options.ts';
 import { vhostUserDevice } from '../vhost-user-device.ts';
-import type { BackEndFaults, VhostUserDevice } from '../vhost-user-device.ts';
+import type { BackEndFaults, ReconnectOptions, VhostUserDevice } from '../vhost-user-device.ts';
 import { VirtioBlkDevice } from './device.ts';
 import type { RefusedRequest } from './device.ts';
 import { FileStorage } from './file-storage.ts';
@@ -17,7 +16,7 @@ import { MemoryStorage } from './memory-storage.ts';
 export type { RefusedRequest } from './device.ts';
 export { BLK_FAULTS, BLK_RING_FAULTS } from './request.ts';
 
-export interface VirtioBlkOptions extends RingOptions, BackEndFaults {
+export interface VirtioBlkOptions extends RingOptions, BackEndFaults, ReconnectOptions {
   /** Request queues, 1 (the default) to 64. Each has an MSI-X vector of its own. */
   readonly queues?: number;
   /** A positive multiple of 512. May be left out for a file that is there: its size. */
@@ -43,8 +42,6 @@ export interface VirtioBlk extends VhostUserDevice {
   readonly bytes: Buffer;
   /** What the driver did against the spec, the first thousand requests of it. */
   readonly refused: readonly RefusedRequest[];
-  /** Config changes, NEEDS_RESET, a crash of the back end. */
-  readonly gate: DeviceGate;
 }
 
 const QUEUES_MAX = 64;
@@ -61,13 +58,14 @@ export function virtioBlk(options: VirtioBlkOptions): VirtioBlk {
   }
   const capacityBytes = capacityOf(options);
   const storage = file === undefined ? new MemoryStorage(capacityBytes) : new FileStorage({ path: file, capacityBytes, readOnly });
-  const { core, device, gate } = vhostUserDevice({
+  const { core, device } = vhostUserDevice({
     kind: 'virtio-blk',
     maker: 'virtioBlk',
     driver: 'vhost-user-blk-pci',
     properties: { 'num-queues': queues, 'queue-size': queueSize, vectors: queues + 1 },
     guest: { modules: ['virtio_pci', 'virtio_blk'], ready: 'virtio*/block/*' },
     faults: options,
+    reconnect: options.reconnect ?? false,
     make: (log) => new VirtioBlkDevice({
       storage, queueCount: queues, queueSizeMax: queueSize, readOnly, serial, log, ...ringsAsAsked(options),
     }),
@@ -75,7 +73,6 @@ export function virtioBlk(options: VirtioBlkOptions): VirtioBlk {
   });
   return {
     ...device,
-    gate,
     queues,
     capacityBytes,
     serial,

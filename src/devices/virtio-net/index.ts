@@ -7,7 +7,7 @@ import type { VirtioDevice } from '../../virtio/device.ts';
 import { ringsAsAsked } from '../ring-options.ts';
 import type { RingOptions } from '../ring-options.ts';
 import { vhostUserDevice } from '../vhost-user-device.ts';
-import type { BackEndFaults, VhostUserDevice } from '../vhost-user-device.ts';
+import type { BackEndFaults, ReconnectOptions, VhostUserDevice } from '../vhost-user-device.ts';
 import { VirtioNetDevice } from './device.ts';
 import type { NetCounts, RefusedFrame } from './device.ts';
 import { macBytes, macText } from './ethernet.ts';
@@ -16,7 +16,7 @@ import type { Delivery, NetPeer, NetPort, SendOptions } from './peer.ts';
 import { ScriptedPeer } from './scripted-peer.ts';
 import type { NextFrameOptions } from './scripted-peer.ts';
 
-export interface VirtioNetOptions extends RingOptions, BackEndFaults {
+export interface VirtioNetOptions extends RingOptions, BackEndFaults, ReconnectOptions {
   /** Queue pairs, 1 (the default) to 32. Pair i has queues 2i (to the guest) and 2i + 1 (from it), each with a vector. */
   readonly queuePairs?: number;
   /** The guest's address, `52:54:00:12:34:56`; a locally administered one of its own unless told. */
@@ -86,6 +86,7 @@ export function virtioNet(options: VirtioNetOptions = {}): VirtioNet {
     netdev: { queues: queuePairs },
     guest: { modules: ['virtio_pci', 'virtio_net'], ready: 'virtio*/net/*' },
     faults: options,
+    reconnect: options.reconnect ?? false,
     make(log, fail): VirtioDevice & { readonly card: VirtioNetDevice; readonly port: NetPort } {
       const card = new VirtioNetDevice({
         queuePairs, queueSizeMax: queueSize, mac, mtu, mergeable, checksum, controlQueue: false,

@@ -79,6 +79,20 @@ describe('virtioBlk', () => {
     expect(await readdir(directory)).toEqual([]);
   });
 
+  test('made to be connected to again says so to QEMU, and only such a one can be restarted', async () => {
+    for (const reconnect of [true, false]) {
+      const disk = virtioBlk({ capacityBytes: 512, reconnect });
+      const attachment = await disk.attach(site());
+      expect(attachment.chardevs[0].reconnect ?? false).toBe(reconnect);
+      await expect(disk.gate.restart()).rejects.toThrow(reconnect ? 'a back end that did not crash' : 'does not connect again');
+      await expect(disk.gate.crash()).rejects.toThrow('no front end');
+      expect(disk.gate.awaitsReset).toBe(false);
+      expect(attachment.ailment?.()).toBeUndefined();
+      await attachment.detach();
+    }
+    expect(() => virtioBlk({ capacityBytes: 512, reconnect: true, packed: true })).toThrow('virtioBlk: reconnect with packed rings');
+  });
+
   test('is plugged once at a time, and again after an unplug, with the bytes it had', async () => {
     const disk = virtioBlk({ capacityBytes: 4096 });
     disk.bytes[7] = 9;
