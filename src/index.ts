@@ -30,14 +30,15 @@ export {
 export { virtioVsock, type VirtioVsock, type VirtioVsockOptions, type VsockConnection, type VsockListener } from './devices/virtio-vsock/index.ts';
 export { i2cEeprom, virtioI2c, type I2cEeprom, type I2cEepromOptions, type I2cTarget, type I2cTransfer, type VirtioI2c, type VirtioI2cOptions } from './devices/virtio-i2c/index.ts';
 export { virtioGpio, type GpioChange, type GpioDirection, type GpioIrqType, type GpioLine, type VirtioGpio, type VirtioGpioOptions } from './devices/virtio-gpio/index.ts';
-export type { BackEndFaults, VhostUserDevice } from './devices/vhost-user-device.ts';
+export type { BackEndFaults, ReconnectOptions, VhostUserDevice } from './devices/vhost-user-device.ts';
 export type { WaitOptions } from './devices/arrivals.ts';
 export { virtioDevice, type PluggableVirtioDevice, type VirtioDeviceOptions } from './devices/virtio-device/index.ts';
 export type { AcknowledgeRule, DmaBuffer, ProbedFunction } from './guest/probe-function.ts';
 export type { ProbeEvent, VectorCount, VectorKind } from './guest/probe-protocol.ts';
-export type { CallVerdict, ConfigChange, DeviceGate, HeldRequest, QueueGate, RequestAnswer } from './virtio/queue-gate.ts';
+export type { CallVerdict, ConfigChange, DeviceGate, HeldRequest, QueueGate, RequestAnswer, RestartOptions } from './virtio/queue-gate.ts';
 export type { RefusedRequest } from './devices/virtio-blk/index.ts';
 export type { RingOptions } from './devices/ring-options.ts';
 export { errnoNameOf } from './guest/probe-protocol.ts';
 export type { VirtioDevice } from './virtio/device.ts';
 export type { DescriptorChain, Virtqueue } from './virtio/virtqueue.ts';
+export { CONFIG_CHANGE, VhostUserBackend, type CallDecision, type ChannelOutcome, type VhostUserBackendOptions } from './vhost-user/index.ts';

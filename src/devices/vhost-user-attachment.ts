@@ -4,6 +4,7 @@ import { createServer } from 'node:net';
 import type { Socket } from 'node:net';
 import { join } from 'node:path';
 import type { AttachSite, Attachment, PropertyValue } from '../qemu/attachment.ts';
+import { UsageError } from '../errors.ts';
 import { VhostUserBackend } from '../vhost-user/index.ts';
 import { hasFeature, VIRTIO_F } from '../virtio/features.ts';
 import type { SteeredDevice } from '../virtio/queue-gate.ts';
@@ -18,14 +19,16 @@ export interface VhostUserAttachmentOptions {
   readonly steered: SteeredDevice;
   /** Accept QEMU's connection and never answer it: a back end that hangs. */
   readonly mute: boolean;
+  /** QEMU is to connect again to a back end that crashed. */
+  readonly reconnect: boolean;
   /** Called once, when all is closed. */
   readonly onDetached: () => void;
 }
 
 /** Listen in the site's directory and say what QEMU is to be told. SystemCallError when it cannot listen. */
 export async function attachVhostUser(site: AttachSite, options: VhostUserAttachmentOptions): Promise<Attachment> {
-  const { driver, properties, steered } = options;
-  const chardev = { id: `${site.id}-chardev`, path: join(site.directory, `${site.id}.sock`) };
+  const { driver, properties, steered, reconnect } = options;
+  const chardev = { id: `${site.id}-chardev`, path: join(site.directory, `${site.id}.sock`), ...(reconnect && { reconnect }) };
   const { ringFeatures = 0n } = steered.device;
   const ring = {
     ...(hasFeature(ringFeatures, VIRTIO_F.VIRTIO_F_RING_PACKED) && { packed: true }),
@@ -42,13 +45,34 @@ export async function attachVhostUser(site: AttachSite, options: VhostUserAttach
 
   if (options.mute) {
     const close = await listenMute(chardev.path, site.log);
-    return { ...shape, detach: once(close) };
+    return {
+      ...shape,
+      detach: once(async () => {
+        await close();
+        await steered.device.close?.();
+      }),
+    };
   }
   const backend = VhostUserBackend.listen({ path: chardev.path, device: steered.device, onError: site.fail, log: site.log });
   backend.beforeCall = steered.beforeCall;
-  steered.connect(backend);
+  steered.connect({
+    signal: (index) => backend.signal(index),
+    configChanged: () => backend.configChanged(),
+    needsReset: () => backend.needsReset(),
+    crash: () => backend.crash({ down: true }),
+    async restart({ timeoutMs = 10_000, signal }) {
+      if (!reconnect) {
+        throw new UsageError('QEMU does not connect again to this device', {
+          hint: 'virtioBlk and virtioNet can be made with `reconnect: true`; of other devices QEMU does not stand it.',
+        });
+      }
+      await backend.restart({ timeoutMs, signal: AbortSignal.any([signal, site.signal].filter((one) => one !== undefined)) });
+    },
+  });
   return {
     ...shape,
+    ailment: () => (!backend.down ? undefined
+      : `its back end crashed, and a driver that waits for what was in flight waits ${reconnect ? 'until gate.restart()' : 'for ever'}`),
     witness: { unit: 'queue', fired: () => backend.fired() },
     detach: once(async () => {
       steered.connect(undefined);

@@ -1,9 +1,10 @@
 // A virtio device core made pluggable over vhost-user: the part that every device of this folder shares. Puts the
-// gates before it, keeps the one place where it is plugged, and gives it that place's log. What the
-// device does, and what a test may ask of it, is its own folder's.
+// gates before it, keeps the one place where it is plugged, opens and closes it there, and gives it that place's
+// log. What the device does, and what a test may ask of it, is its own folder's.
 import { UsageError } from '../errors.ts';
 import type { AttachSite, Attachment, Device, PropertyValue } from '../qemu/attachment.ts';
 import type { VirtioDevice } from '../virtio/device.ts';
+import { hasFeature, VIRTIO_F } from '../virtio/features.ts';
 import { steer } from '../virtio/queue-gate.ts';
 import type { DeviceGate, QueueGate } from '../virtio/queue-gate.ts';
 import { attachVhostUser } from './vhost-user-attachment.ts';
@@ -16,58 +17,90 @@ export interface BackEndFaults {
   readonly hang?: 'connection' | 'requests';
 }
 
-export interface VhostUserDeviceSpec<D extends VirtioDevice> {
+/** For the devices whose back end QEMU can lose and find again. */
+export interface ReconnectOptions {
+  /** QEMU connects again to the back end when it died: `gate.crash()`, then `gate.restart()`. Not with `packed`. */
+  readonly reconnect?: boolean;
+}
+
+type Properties = Readonly<Record<string, PropertyValue>>;
+
+export interface VhostUserDeviceSpec<D extends VirtioDevice> extends ReconnectOptions {
   /** The device's kind, and its name in messages: `virtio-input`. */
   readonly kind: string;
   /** Who is named in UsageErrors, when it is not the kind: `virtioRng`. */
   readonly maker?: string;
   /** QEMU's device model: `vhost-user-input-pci`. */
   readonly driver: string;
-  /** Its properties, less `chardev`. */
-  readonly properties: Readonly<Record<string, PropertyValue>>;
+  /** Its properties, less `chardev` or `netdev`; asked for at each plug when they depend on where that is. */
+  readonly properties: Properties | ((site: AttachSite) => Properties);
+  /** A network card has its chardev through a netdev: this one's properties, less `chardev`. */
+  readonly netdev?: Properties;
   readonly guest: NonNullable<Device['guest']>;
   readonly faults: BackEndFaults;
-  /** Make the core; `log` adds to the device's log while it is plugged. */
-  make(log: (line: string) => void): D;
+  /** Make the core. `log` adds to the device's log, `fail` ends what waits on the machine; both while it is plugged. */
+  make(log: (line: string) => void, fail: (error: Error) => void): D;
+  /** It is about to be plugged. If this throws it is not, and closed() is not called. */
+  open?(): Promise<void> | void;
+  /** It was unplugged, or could not be plugged; the core is closed (VirtioDevice.close) before. */
+  closed?(): void;
 }
 
 /** What every device over vhost-user has for a test. */
 export interface VhostUserDevice extends Device {
   /** Hold, delay or falsify what a queue does, and its counts. UsageError when there is no such queue. */
   queue(index: number): QueueGate;
+  /** Config changes, NEEDS_RESET, a crash of the back end and its return. */
+  readonly gate: DeviceGate;
 }
 
 /** Throws UsageError for faults that there are not. */
 export function vhostUserDevice<D extends VirtioDevice>(spec: VhostUserDeviceSpec<D>): {
   readonly core: D;
   readonly device: VhostUserDevice;
-  /** The gate before the device as a whole, for those that show it. */
-  readonly gate: DeviceGate;
 } {
-  const { kind, maker = kind, driver, properties, guest, faults: { latencyMs = 0, hang } } = spec;
+  const { kind, maker = kind, driver, properties, netdev, guest, faults: { latencyMs = 0, hang }, reconnect = false } = spec;
   if (!(latencyMs >= 0 && latencyMs <= 600_000)) throw new UsageError(`${maker}: latencyMs ${latencyMs} is not in 0 to 600000`);
   if (hang !== undefined && hang !== 'connection' && hang !== 'requests') {
     throw new UsageError(`${maker}: hang is ${JSON.stringify(hang)}`, { hint: 'it is \'connection\' or \'requests\'' });
   }
   let site: AttachSite | undefined;
-  const core = spec.make((line) => site?.log(line));
+  const core = spec.make((line) => site?.log(line), (error) => site?.fail(error));
+  if (reconnect && hasFeature(core.ringFeatures ?? 0n, VIRTIO_F.VIRTIO_F_RING_PACKED)) {
+    throw new UsageError(`${maker}: reconnect with packed rings: what of them is in flight when the back end dies is lost`);
+  }
   const steered = steer(core, { latencyMs });
   if (hang === 'requests') for (let index = 0; index < core.queueCount; index += 1) steered.queue(index).hold();
+  const left = (): void => {
+    spec.closed?.();
+    site = undefined;
+  };
   const device: VhostUserDevice = {
     kind,
-    needsSharedMemory: true,
     guest,
     queue: (index) => steered.queue(index),
+    gate: steered.gate,
     async attach(at): Promise<Attachment> {
       if (site !== undefined) throw new UsageError(`${maker}: this device is plugged already`, { hint: 'Unplug it first, or make another.' });
       site = at;
       try {
-        return await attachVhostUser(at, { driver, properties, steered, mute: hang === 'connection', onDetached: () => { site = undefined; } });
+        await spec.open?.();
       } catch (error) {
         site = undefined;
         throw error;
       }
+      try {
+        return await attachVhostUser(at, {
+          driver, properties: typeof properties === 'function' ? properties(at) : properties,
+          ...(netdev === undefined ? {} : { netdev }),
+          steered, reconnect, mute: hang === 'connection', onDetached: left,
+        });
+      } catch (error) {
+        await core.close?.();
+        left();
+        throw error;
+      }
     },
   };
-  return { core, device, gate: steered.gate };
+  return { core, device };
 }

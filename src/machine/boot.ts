@@ -57,7 +57,7 @@ export async function boot(options: BootOptions = {}): Promise<Machine> {
     const devices: ColdDevice[] = plugged.map(({ id, port, attachment: { driver, properties, chardevs, netdevs } }) =>
       ({ id, driver, properties, chardevs, netdevs: netdevs ?? [], place: placement(preset, port) }));
     const args = commandLine({
-      name: basename(directory), preset, ports: ports.length, accel,
+      name: basename(directory), version: parts.qemu.version, preset, ports: ports.length, accel,
       cpus: type.cpus ?? 1, tcgThread: type.tcgThread ?? defaultTcgThread(parts.qemu.version), memoryMiB: type.memoryMiB ?? 256,
       kernel: plain ? parts.kernel.bzImage ?? parts.kernel.vmlinux : parts.kernel.vmlinux, initramfs: parts.image.initramfs,
       append: [...(plain ? PLAIN_APPEND : QUICK_APPEND), ...(preset.append ?? []), ...(options.append ?? []),

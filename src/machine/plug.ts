@@ -1,6 +1,7 @@
 // Plug: chardevs, device_add, and the wait until the guest has the function and its driver.
 import { DeadlineError, QmpError } from '../errors.ts';
 import type { Placement } from '../qemu/command-line.ts';
+import { reconnectProperty } from '../qemu/versions.ts';
 import type { Machine } from './machine.ts';
 import { PciFunction } from './pci-function.ts';
 import type { Plugged } from './plugged.ts';
@@ -22,10 +23,10 @@ export async function plugDevice(
   const expected = device.guest;
   for (const module of expected?.modules ?? []) await guest.shell.run(`modprobe ${module}`);
   const { chardevs, netdevs = [] } = attachment;
-  for (const chardev of chardevs) {
+  for (const { id, path, reconnect = false } of chardevs) {
+    const again = reconnect && reconnectProperty(machine.parts.qemu.version);
     await qmp.execute('chardev-add', {
-      id: chardev.id,
-      backend: { type: 'socket', data: { addr: { type: 'unix', data: { path: chardev.path } }, server: false } },
+      id, backend: { type: 'socket', data: { addr: { type: 'unix', data: { path } }, server: false, ...again } },
     });
   }
   const bounded = { timeoutMs, signal: machine.signal };

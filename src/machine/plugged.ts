@@ -19,7 +19,7 @@ export class Plugged {
 
   static async attach(device: Device, { id, port, directory, trouble, qemu }: PluggedSite): Promise<Plugged> {
     const attachment = await device.attach({
-      id, directory, qemu,
+      id, directory, qemu, signal: trouble.signal,
       fail: (error) => trouble.raise(error),
       log: (line) => trouble.log(`${id}: ${line}`),
     });

@@ -8,6 +8,12 @@ export type PropertyValue = string | number | boolean;
 export interface ChardevSpec {
   readonly id: string;
   readonly path: string;
+  /**
+   * QEMU connects again, for ever, when the back end has hung up. vhost-user-blk-pci and a vhost-user netdev go
+   * on then; QEMU 7.2 to 11.1 abort, or start no queue again, when the back end of another device model comes
+   * back (hw/virtio/vhost-user-base.c: vub_connect starts a vhost_dev that vub_disconnect has cleaned up).
+   */
+  readonly reconnect?: boolean;
 }
 
 /** The host's side of a network card (`-netdev`, `netdev_add`): what the card and its chardev are joined by. */
@@ -28,6 +34,8 @@ export interface AttachSite {
   readonly qemu?: { readonly version: QemuVersion; readonly accel: 'kvm' | 'tcg' };
   /** The back end failed: reject whatever waits on the machine with this error. */
   readonly fail: (error: Error) => void;
+  /** Aborted with the reason when nothing of the machine will happen any more. */
+  readonly signal?: AbortSignal;
   /** Add a line to the device's log, shown with the machine's errors. */
   readonly log: (line: string) => void;
 }
@@ -57,6 +65,8 @@ export interface Attachment {
    * its ivshmem): the machine fills those numbers again, lest the next device's descriptors get them.
    */
   readonly danglingFds?: number;
+  /** What a test has done to the back end that can spoil an unplug, for that error's hint: 'its back end crashed'. */
+  ailment?(): string | undefined;
   /** Stop firing, before `device_del` (FACTS: ivshmem under fire crashes QEMU). */
   quiesce?(): Promise<void>;
   /** QEMU let go of it, or is gone: close sockets, unmap, drain. Idempotent, never rejects for a dead peer. */
@@ -67,8 +77,6 @@ export interface Attachment {
 export interface Device {
   /** Name for messages: `virtio-blk`. */
   readonly kind: string;
-  /** Memory of the guest must be shared with the back end (vhost-user). */
-  readonly needsSharedMemory: boolean;
   /** What the guest is to have before `plug` resolves; absent: no driver is expected. */
   readonly guest?: {
     /** Modules to modprobe before the device is added. */

@@ -1,6 +1,7 @@
 // QEMU's command line, as a pure function of what the machine shall be.
 import type { ChardevSpec, NetdevSpec, PropertyValue } from './attachment.ts';
 import { portIds, type MachinePreset, type TcgThread } from './preset.ts';
+import { reconnectProperty, type QemuVersion } from './versions.ts';
 
 export interface ColdDevice {
   readonly id: string;
@@ -20,6 +21,7 @@ export interface Placement {
 export interface CommandLineSpec {
   /** The machine's name: the base name of its directory, by which the leash knows the process. */
   readonly name: string;
+  readonly version: QemuVersion;
   readonly preset: MachinePreset;
   readonly ports: number;
   readonly accel: 'kvm' | 'tcg';
@@ -60,7 +62,7 @@ export function commandLine(spec: CommandLineSpec): string[] {
     ...(spec.network ? network(preset) : []),
     ...ports(spec),
     ...spec.devices.flatMap((one) => [
-      ...one.chardevs.flatMap((chardev) => ['-chardev', `socket,id=${chardev.id},path=${escape(chardev.path)}`]),
+      ...one.chardevs.flatMap(({ id, path, reconnect = false }) => ['-chardev', options('socket', { id, path, ...(reconnect && reconnectProperty(spec.version)) })]),
       ...(one.netdevs ?? []).flatMap(({ type, id, properties }) => ['-netdev', options(type, { id, ...properties })]),
       '-device', deviceOption(one),
     ]),

@@ -15,6 +15,7 @@ interface Versions {
   readonly default: string;
   readonly racyMultiThreadedTcg: { readonly from: string; readonly before: string };
   readonly vhostUserNetNeedsIrqfd: { readonly before: string };
+  readonly reconnectInMs: { readonly from: string };
 }
 
 export function knownVersions(): Versions {
@@ -46,4 +47,9 @@ export function defaultTcgThread(version: QemuVersion): TcgThread {
  */
 export function vhostUserNetHasVectors(version: QemuVersion, accel: 'kvm' | 'tcg'): boolean {
   return accel === 'kvm' || isAtLeast(version, knownVersions().vhostUserNetNeedsIrqfd.before);
+}
+
+/** A socket chardev's property to connect again as soon as it can: a tenth of a second, or the second that older ones count in. */
+export function reconnectProperty(version: QemuVersion): Readonly<Record<string, number>> {
+  return isAtLeast(version, knownVersions().reconnectInMs.from) ? { 'reconnect-ms': 100 } : { reconnect: 1 };
 }

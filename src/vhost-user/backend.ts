@@ -1,7 +1,7 @@
 // A vhost-user back end: a virtio device of this process behind a listening Unix socket, to which QEMU
 // connects, or one that connects to QEMU. One front end at a time. Counts what the device fired
 // and lets a test come between the device and its interrupts. Does not close the device: its owner does.
-import { ProtocolError, UsageError } from '../errors.ts';
+import { DeadlineError, ProtocolError, UsageError } from '../errors.ts';
 import { closeFd, connectUnix } from '../native/index.ts';
 import { UnixListener } from '../native/unix-listener.ts';
 import type { VirtioDevice } from '../virtio/device.ts';
@@ -34,7 +34,8 @@ export class VhostUserBackend {
   /** Asked before every interrupt of a queue; absent: all are delivered. */
   beforeCall: ((queueIndex: number) => CallDecision) | undefined;
   readonly #options: VhostUserBackendOptions;
-  readonly #listener: UnixListener | undefined;
+  readonly #side: 'listen' | 'connect';
+  #listener: UnixListener | undefined;
   readonly #fired: Uint32Array;
   readonly #signalled: Uint32Array;
   readonly #kicked: Uint32Array;
@@ -42,7 +43,10 @@ export class VhostUserBackend {
   #session: Session | undefined;
   /** A front end that connected while the last one's session was still ending. */
   #waitingFd: number | undefined;
-  #startWaiters: { readonly index: number; readonly resolve: () => void }[] = [];
+  /** Asked when a front end has connected and when a ring has started. */
+  readonly #watchers = new Set<() => void>();
+  /** Down since crash({ down: true }): the rings that ran until then. */
+  #ranBefore: readonly number[] | undefined;
   #closed: Promise<void> | undefined;
 
   /** Listen at once. Throws SystemCallError (an EnvironmentError): EADDRINUSE, ENAMETOOLONG, EACCES. */
@@ -68,14 +72,20 @@ export class VhostUserBackend {
     this.#fired = new Uint32Array(queueCount);
     this.#signalled = new Uint32Array(queueCount);
     this.#kicked = new Uint32Array(queueCount);
-    if (side === 'connect') {
-      this.#start(connectUnix(options.path));
+    this.#side = side;
+    this.#begin();
+  }
+
+  #begin(): void {
+    const { path, onError } = this.#options;
+    if (this.#side === 'connect') {
+      this.#start(connectUnix(path));
       return;
     }
     this.#listener = new UnixListener({
-      path: options.path,
+      path,
       onConnection: (fd) => this.#connect(fd),
-      onError: (error) => options.onError?.(error),
+      onError: (error) => onError?.(error),
     });
   }
 
@@ -100,9 +110,24 @@ export class VhostUserBackend {
 
   /** A driver started the queue (now, or it runs already). DeadlineError after `timeoutMs`. */
   queueStarted(index: number, { timeoutMs, signal }: { timeoutMs: number; signal?: AbortSignal }): Promise<void> {
-    if (this.queue(index) !== undefined) return Promise.resolve();
-    const started = new Promise<void>((resolve) => this.#startWaiters.push({ index, resolve }));
-    return within(started, { timeoutMs, signal, what: `a driver to start queue ${index} of the device at ${this.path}` });
+    const what = `a driver to start queue ${index} of the device at ${this.path}`;
+    return this.#until(() => this.queue(index) !== undefined, { timeoutMs, signal, what });
+  }
+
+  async #until(done: () => boolean, wait: { timeoutMs: number; signal?: AbortSignal | undefined; what: string }): Promise<void> {
+    let watch = (): void => undefined;
+    const happened = new Promise<void>((resolve) => {
+      watch = () => {
+        if (done()) resolve();
+      };
+    });
+    this.#watchers.add(watch);
+    watch();
+    try {
+      await within(happened, wait);
+    } finally {
+      this.#watchers.delete(watch);
+    }
   }
 
   /**
@@ -146,12 +171,47 @@ export class VhostUserBackend {
   /**
    * As if the process of this back end died with requests in flight: the front end is hung up on, no request
    * that the device has is used or given back. One that listens goes on: a front end that comes back (QEMU's
-   * chardev with `reconnect`) is served, and with INFLIGHT_SHMFD what was in flight comes first. UsageError
-   * without a front end.
+   * chardev with `reconnect`) is served, and with INFLIGHT_SHMFD what was in flight comes first. `down`: nobody
+   * is served until restart(). UsageError without a front end.
    */
-  async crash(): Promise<void> {
+  async crash({ down = false }: { readonly down?: boolean } = {}): Promise<void> {
     if (this.#session === undefined) throw new UsageError('vhost-user: a crash, and no front end to notice it');
+    if (down) {
+      this.#ranBefore = Array.from({ length: this.#fired.length }, (_, index) => index).filter((index) => this.queue(index) !== undefined);
+      this.#listener?.close();
+      this.#dropWaiting();
+    }
     await this.#session.end({ abrupt: true });
+  }
+
+  /** After crash({ down: true }), until restart(). */
+  get down(): boolean {
+    return this.#ranBefore !== undefined;
+  }
+
+  /**
+   * Listen (or connect) again after crash({ down: true }). Resolves when a front end is connected and every
+   * queue that ran before the crash runs. DeadlineError after `timeoutMs`, which says what of it is missing;
+   * UsageError when it is not down. SystemCallErrors as for listen() and connect(): it stays down then.
+   */
+  async restart({ timeoutMs, signal }: { timeoutMs: number; signal?: AbortSignal }): Promise<void> {
+    const rings = this.#ranBefore;
+    if (rings === undefined || this.#closed !== undefined) throw new UsageError('vhost-user: a restart of a back end that did not crash, or was closed');
+    if (this.#session !== undefined) await this.#session.end();
+    this.#begin();
+    this.#ranBefore = undefined;
+    const missing = (): number[] => rings.filter((index) => this.queue(index) === undefined);
+    try {
+      await this.#until(() => this.connected && missing().length === 0, { timeoutMs, signal, what: 'what it is' });
+    } catch (error) {
+      if (!(error instanceof DeadlineError)) throw error;
+      if (!this.connected) {
+        throw new DeadlineError(`a front end to connect again to ${this.path}`, timeoutMs, { hint: 'QEMU does so if the chardev has `reconnect`.' });
+      }
+      throw new DeadlineError(`queue ${missing().join(', ')} of the device at ${this.path} to run again`, timeoutMs, {
+        hint: 'A front end is connected. Has the driver let go of the device since the crash? See the device\'s log.',
+      });
+    }
   }
 
   /** Tell the front end that the device needs a reset. UsageError without a front end. */
@@ -191,7 +251,7 @@ export class VhostUserBackend {
       events: {
         called: (index) => this.#called(index),
         kicked: (index, count) => void (this.#kicked[index] = (this.#kicked[index] ?? 0) + count),
-        started: (index) => this.#started(index),
+        started: () => this.#wake(),
         log: (line) => this.#options.log?.(`vhost-user: ${line}`),
         error: (error) => this.#options.onError?.(error),
         ended: () => {
@@ -202,6 +262,7 @@ export class VhostUserBackend {
         },
       },
     });
+    this.#wake();
   }
 
   #dropWaiting(): void {
@@ -209,11 +270,8 @@ export class VhostUserBackend {
     this.#waitingFd = undefined;
   }
 
-  #started(index: number): void {
-    this.#startWaiters = this.#startWaiters.filter((waiter) => {
-      if (waiter.index === index) waiter.resolve();
-      return waiter.index !== index;
-    });
+  #wake(): void {
+    for (const watch of this.#watchers) watch();
   }
 
   /** The hot path's end: from a completed request to the driver's interrupt. */

@@ -12,6 +12,14 @@ export interface SteeredTransport {
   needsReset(): void;
   /** Hang up on the front end as a process that dies does. UsageError when there is none. */
   crash(): Promise<void>;
+  /** Be there again, and wait until the front end is. UsageError when it did not crash, or the front end will not come. */
+  restart(options: RestartOptions): Promise<void>;
+}
+
+export interface RestartOptions {
+  /** Default 10,000. */
+  readonly timeoutMs?: number;
+  readonly signal?: AbortSignal;
 }
 
 export interface ConfigChange {
@@ -42,10 +50,17 @@ export interface DeviceGate {
    */
   needsReset(): void;
   /**
-   * The back end dies: its socket is closed, and what is in flight is neither completed nor put back. It listens
-   * again at once; whether the front end comes back is its own matter. UsageError without a front end.
+   * The back end dies: its sockets are closed, and what is in flight is neither completed nor put back. Nobody
+   * is served until restart(). UsageError without a front end.
    */
   crash(): Promise<void>;
+  /**
+   * After crash(), for a device made with `reconnect`: the back end is there again. Resolves when QEMU has
+   * connected again and every queue that ran before runs; what was in flight comes to the device first (held
+   * again by a queue that is held). DeadlineError that says what is missing; UsageError when it did not crash or
+   * was made without `reconnect`.
+   */
+  restart(options?: RestartOptions): Promise<void>;
 }
 
 export class ConfigAndLifeGate implements DeviceGate {
@@ -86,8 +101,18 @@ export class ConfigAndLifeGate implements DeviceGate {
 
   async crash(): Promise<void> {
     const transport = this.#plugged('connection');
+    const { awaitsReset } = this;
     this.#die();
-    await transport.crash();
+    try {
+      await transport.crash();
+    } catch (error) {
+      this.awaitsReset = awaitsReset; // it is as alive as before
+      throw error;
+    }
+  }
+
+  async restart(options: RestartOptions = {}): Promise<void> {
+    await this.#plugged('back end').restart(options);
   }
 
   // What the steered device asks.

@@ -10,7 +10,7 @@ import { Gate } from './gate.ts';
 import type { KeptRequest } from './gated-queue.ts';
 import type { QueueCounts } from './virtqueue.ts';
 
-export type { ConfigChange, DeviceGate, SteeredTransport } from './device-gate.ts';
+export type { ConfigChange, DeviceGate, RestartOptions, SteeredTransport } from './device-gate.ts';
 export type { RequestAnswer } from './gated-queue.ts';
 
 /** A request that stands at a gate, or passed it. */

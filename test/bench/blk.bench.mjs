@@ -21,7 +21,6 @@ const LOADS = {
 function storageDaemon(command, file) {
   return {
     kind: 'qemu-storage-daemon',
-    needsSharedMemory: true,
     guest: { modules: ['virtio_pci', 'virtio_blk'], ready: 'virtio*/block/*' },
     async attach(site) {
       const path = join(site.directory, `${site.id}.sock`);

@@ -4,7 +4,7 @@ import { findPreset } from '../../src/qemu/preset.ts';
 
 function spec(preset: string, changes: Partial<CommandLineSpec> = {}): CommandLineSpec {
   return {
-    name: 'rootport-x1', preset: findPreset(preset), ports: 2, accel: 'tcg', tcgThread: 'single', cpus: 1, memoryMiB: 256,
+    name: 'rootport-x1', version: { major: 7, minor: 2, text: '7.2.22' }, preset: findPreset(preset), ports: 2, accel: 'tcg', tcgThread: 'single', cpus: 1, memoryMiB: 256,
     kernel: '/k/vmlinux', initramfs: '/i/initramfs.cpio', append: ['console=ttyS0', 'quiet'], devices: [],
     qmpFd: 3, consoleFd: 4, network: true, extraArgs: [], ...changes,
   };
@@ -102,6 +102,14 @@ describe('cold devices', () => {
       '-netdev', 'vhost-user,id=n0,queues=2,chardev=c0',
       '-device', 'virtio-net-pci,id=dev0,netdev=n0,mq=on,bus=rp1',
     ]);
+  });
+
+  test.each([[7, 2, 'reconnect=1'], [10, 0, 'reconnect-ms=100']])('of QEMU %s.%s connect again with %s where it is asked for', (major, minor, property) => {
+    const chardevs = [{ id: 'c0', path: '/a', reconnect: true }, { id: 'c1', path: '/b' }];
+    const args = commandLine(spec('q35', {
+      version: { major, minor, text: '' }, devices: [{ id: 'dev0', driver: 'x', properties: {}, chardevs, place: { bus: 'rp1' } }],
+    }));
+    expect(valuesOf(args, '-chardev').slice(-2)).toEqual([`socket,id=c0,path=/a,${property}`, 'socket,id=c1,path=/b']);
   });
 
   test('come after the ports, and extra arguments last', () => {

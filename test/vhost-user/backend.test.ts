@@ -650,6 +650,44 @@ describe('steering and witnesses', () => {
     closeFd(ours);
   });
 
+  test('a back end that crashes and is down serves nobody until its restart, which waits for the queues that ran', async () => {
+    const first = connect();
+    await first.start();
+    await expect(backend.restart({ timeoutMs: 1000 })).rejects.toThrow(UsageError);
+    await backend.crash({ down: true });
+    await first.closed();
+    expect({ down: backend.down, connected: backend.connected, there: existsSync(backend.path) }).toEqual({ down: true, connected: false, there: false });
+    await expect(backend.restart({ timeoutMs: 20 })).rejects.toThrow('waited 20 ms for a front end to connect again to');
+    expect(backend.down).toBe(false);
+    const second = connect();
+    const ring = await second.start();
+    ring.driver.submitOne('again');
+    await second.signalled(ring.callFd);
+
+    await backend.crash({ down: true });
+    const back = backend.restart({ timeoutMs: 5000 });
+    await connect().start();
+    await back;
+    await backend.crash({ down: true });
+    const half = backend.restart({ timeoutMs: 200 });
+    await connect().negotiate();
+    await expect(half).rejects.toThrow(/waited 200 ms for queue 0 of the device at .* to run again/);
+    expect(errors).toEqual([]);
+  });
+
+  test('a restart that nobody waits for any more, or of a back end that was closed, says so', async () => {
+    await connect().start();
+    await backend.crash({ down: true });
+    const controller = new AbortController();
+    const back = backend.restart({ timeoutMs: 5000, signal: controller.signal });
+    controller.abort(new Error('the machine is gone'));
+    await expect(back).rejects.toThrow('the machine is gone');
+    await connect().start();
+    await backend.crash({ down: true });
+    await backend.close();
+    await expect(backend.restart({ timeoutMs: 1000 })).rejects.toThrow(UsageError);
+  });
+
   test('a back end that crashes ends its session without an error, and serves the next front end', async () => {
     const first = connect();
     await first.start();

@@ -103,6 +103,19 @@ test('another back end that connects after the first died goes on with what was 
   expect(again.driver.collect().map(({ written }) => Buffer.from(written).toString())).toEqual(['KEPT']);
 });
 
+test('a back end that crashed connects again at its restart', async () => {
+  const made = connect();
+  await (await accepted()).start();
+  await made.crash({ down: true });
+  const back = made.restart({ timeoutMs: 2000 });
+  const again = await accepted();
+  const ring = await again.start();
+  await back;
+  ring.driver.submitOne('again');
+  await again.signalled(ring.callFd);
+  expect(ring.driver.collect().map(({ written }) => Buffer.from(written).toString())).toEqual(['AGAIN']);
+});
+
 test('where nobody listens it is a SystemCallError that says so', () => {
   const options = { path: join(directory, 'nobody'), device: new EchoDevice() };
   expect(() => VhostUserBackend.connect(options)).toThrow(SystemCallError);

@@ -50,7 +50,7 @@ class EchoDevice implements VirtioDevice {
 
 /** A transport that carries nothing. */
 const silent: SteeredTransport = {
-  signal: () => undefined, configChanged: () => undefined, needsReset: () => undefined, crash: async () => undefined,
+  signal: () => undefined, configChanged: () => undefined, needsReset: () => undefined, crash: async () => undefined, restart: async () => undefined,
 };
 
 function setUp({ late = false, latencyMs = 0 } = {}) {

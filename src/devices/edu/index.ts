@@ -47,7 +47,6 @@ export const EDU = {
 export function edu(options: EduOptions = {}): Device {
   return {
     kind: 'edu',
-    needsSharedMemory: false,
     attach: async (): Promise<Attachment> => ({
       driver: 'edu',
       properties: options.dmaMask === undefined ? {} : { dma_mask: `${options.dmaMask}` },

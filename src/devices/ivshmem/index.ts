@@ -29,7 +29,6 @@ export const IVSHMEM = {
 
 export class Ivshmem implements Device {
   readonly kind = 'ivshmem';
-  readonly needsSharedMemory = false;
   readonly vectors: number;
   readonly #options: IvshmemOptions;
   #server: IvshmemServer | undefined;

@@ -3,12 +3,10 @@
 import { statSync } from 'node:fs';
 import { constants } from 'node:buffer';
 import { UsageError } from '../../errors.ts';
-import type { AttachSite, Attachment, Device } from '../../qemu/attachment.ts';
-import { steer } from '../../virtio/queue-gate.ts';
-import type { DeviceGate, QueueGate } from '../../virtio/queue-gate.ts';
 import { ringsAsAsked } from '../ring-options.ts';
 import type { RingOptions } from '../ring-options.ts';
-import { attachVhostUser } from '../vhost-user-attachment.ts';
+import { vhostUserDevice } from '../vhost-user-device.ts';
+import type { BackEndFaults, ReconnectOptions, VhostUserDevice } from '../vhost-user-device.ts';
 import { VirtioBlkDevice } from './device.ts';
 import type { RefusedRequest } from './device.ts';
 import { FileStorage } from './file-storage.ts';
@@ -18,7 +16,7 @@ import { MemoryStorage } from './memory-storage.ts';
 export type { RefusedRequest } from './device.ts';
 export { BLK_FAULTS, BLK_RING_FAULTS } from './request.ts';
 
-export interface VirtioBlkOptions extends RingOptions {
+export interface VirtioBlkOptions extends RingOptions, BackEndFaults, ReconnectOptions {
   /** Request queues, 1 (the default) to 64. Each has an MSI-X vector of its own. */
   readonly queues?: number;
   /** A positive multiple of 512. May be left out for a file that is there: its size. */
@@ -28,22 +26,15 @@ export interface VirtioBlkOptions extends RingOptions {
   readonly readOnly?: boolean;
   /** What /sys/block/vdX/serial says: at most 20 ASCII bytes. */
   readonly serial?: string;
-  /** Complete each request this many milliseconds later. */
-  readonly latencyMs?: number;
   /**
    * Entries of each queue, 4 to 1024; a power of two, or any number with `packed` (Linux 6.1 refuses such a
    * queue, 7.3 takes it). 128 unless told.
    */
   readonly queueSize?: number;
-  /**
-   * 'connection': QEMU's connection is accepted and never answered. 'requests': no request is ever
-   * completed (queue(i).release() mends it).
-   */
-  readonly hang?: 'connection' | 'requests';
 }
 
 /** A virtio-blk device. Plugged again after an unplug, a memory disk has the bytes it had. */
-export interface VirtioBlk extends Device {
+export interface VirtioBlk extends VhostUserDevice {
   readonly queues: number;
   readonly capacityBytes: number;
   readonly serial: string;
@@ -51,10 +42,6 @@ export interface VirtioBlk extends Device {
   readonly bytes: Buffer;
   /** What the driver did against the spec, the first thousand requests of it. */
   readonly refused: readonly RefusedRequest[];
-  /** Hold, delay or falsify what a queue does, and its counts. UsageError when there is no such queue. */
-  queue(index: number): QueueGate;
-  /** Config changes, NEEDS_RESET, a crash of the back end. */
-  readonly gate: DeviceGate;
 }
 
 const QUEUES_MAX = 64;
@@ -62,55 +49,37 @@ const QUEUE_SIZE_MAX = 1024;
 
 /** Throws UsageError for options that make no disk. */
 export function virtioBlk(options: VirtioBlkOptions): VirtioBlk {
-  const { queues = 1, file, readOnly = false, serial = 'rootport', latencyMs = 0, queueSize = 128, hang, packed = false } = options;
+  const { queues = 1, file, readOnly = false, serial = 'rootport', queueSize = 128, packed = false } = options;
   whole('queues', queues, 1, QUEUES_MAX);
   whole('queueSize', queueSize, 4, QUEUE_SIZE_MAX);
   if (!packed && (queueSize & (queueSize - 1)) !== 0) throw new UsageError(`virtioBlk: queueSize ${queueSize} is not a power of two`);
-  if (!(latencyMs >= 0 && latencyMs <= 600_000)) throw new UsageError(`virtioBlk: latencyMs ${latencyMs} is not in 0 to 600000`);
   if (!/^[\x20-\x7e]*$/.test(serial) || serial.length > ID_BYTES) {
     throw new UsageError(`virtioBlk: the serial ${JSON.stringify(serial)} is not at most ${ID_BYTES} printable ASCII characters`);
   }
   const capacityBytes = capacityOf(options);
   const storage = file === undefined ? new MemoryStorage(capacityBytes) : new FileStorage({ path: file, capacityBytes, readOnly });
-  let site: AttachSite | undefined;
-  const core = new VirtioBlkDevice({
-    storage, queueCount: queues, queueSizeMax: queueSize, readOnly, serial, log: (line) => site?.log(line),
-    ...ringsAsAsked(options),
-  });
-  const steered = steer(core, { latencyMs });
-  if (hang === 'requests') for (let index = 0; index < queues; index += 1) steered.queue(index).hold();
-
-  return {
+  const { core, device } = vhostUserDevice({
     kind: 'virtio-blk',
-    needsSharedMemory: true,
+    maker: 'virtioBlk',
+    driver: 'vhost-user-blk-pci',
+    properties: { 'num-queues': queues, 'queue-size': queueSize, vectors: queues + 1 },
     guest: { modules: ['virtio_pci', 'virtio_blk'], ready: 'virtio*/block/*' },
+    faults: options,
+    reconnect: options.reconnect ?? false,
+    make: (log) => new VirtioBlkDevice({
+      storage, queueCount: queues, queueSizeMax: queueSize, readOnly, serial, log, ...ringsAsAsked(options),
+    }),
+    open: () => storage.open(),
+  });
+  return {
+    ...device,
     queues,
     capacityBytes,
     serial,
     refused: core.refused,
-    queue: (index) => steered.queue(index),
-    gate: steered.gate,
     get bytes() {
       if (storage instanceof MemoryStorage) return storage.bytes;
       throw new UsageError(`virtioBlk: the disk is in ${file}, not in memory`, { hint: 'Read the file after a sync in the guest.' });
-    },
-    async attach(at): Promise<Attachment> {
-      if (site !== undefined) throw new UsageError('virtioBlk: this disk is plugged already', { hint: 'Unplug it first, or make another.' });
-      site = at;
-      try {
-        await storage.open();
-        return await attachVhostUser(at, {
-          driver: 'vhost-user-blk-pci',
-          properties: { 'num-queues': queues, 'queue-size': queueSize, vectors: queues + 1 },
-          steered,
-          mute: hang === 'connection',
-          onDetached: () => { site = undefined; },
-        });
-      } catch (error) {
-        site = undefined;
-        await storage.close();
-        throw error;
-      }
     },
   };
 }

@@ -2,12 +2,12 @@
 // 11.1 on; the device of that kind in 7.2 and 10.0 is not for users to create) with this process as its back end.
 // It has no `vectors` property: its one MSI-X vector is too few for Linux, which takes INTx.
 import { UsageError } from '../../errors.ts';
-import type { Device } from '../../qemu/attachment.ts';
 import type { VirtioDevice } from '../../virtio/device.ts';
-import type { DeviceGate, QueueGate } from '../../virtio/queue-gate.ts';
+import type { DeviceGate } from '../../virtio/queue-gate.ts';
 import { vhostUserDevice } from '../vhost-user-device.ts';
+import type { BackEndFaults, VhostUserDevice } from '../vhost-user-device.ts';
 
-export interface VirtioDeviceOptions {
+export interface VirtioDeviceOptions extends BackEndFaults {
   /** What the device is and does. Its config space has the same length for its whole life. */
   readonly device: VirtioDevice;
   /** Name for messages; `virtio-<id>` unless told. */
@@ -19,17 +19,13 @@ export interface VirtioDeviceOptions {
   readonly ready?: string;
   /** Modules to modprobe before the device is plugged, out of the image; virtio_pci always is one of them. */
   readonly modules?: readonly string[];
-  /** Complete each request this many milliseconds later. */
-  readonly latencyMs?: number;
 }
 
 /** A VirtioDevice to plug, behind its gates. */
-export interface PluggableVirtioDevice extends Device {
-  /** Hold, delay or falsify what a queue does, and its counts. UsageError when there is no such queue. */
-  queue(index: number): QueueGate;
+export interface PluggableVirtioDevice extends VhostUserDevice {
   /**
-   * Config changes, NEEDS_RESET, a crash of the back end. After a crash QEMU 11.1.3 does not stand an unplug:
-   * it ends with an assertion (memory_region_del_eventfd), as it does for any back end of this device model.
+   * After gate.crash() QEMU 11.1.3 does not stand an unplug: it ends with an assertion (memory_region_del_eventfd),
+   * as it does for any back end of this device model.
    */
   readonly gate: DeviceGate;
 }
@@ -47,20 +43,19 @@ const CONFIG_BYTES_MAX = 256;
  * 11.1 or newer: `useMachine({ qemu: '11.1' })`. Throws UsageError for a device that QEMU cannot carry.
  */
 export function virtioDevice(options: VirtioDeviceOptions): PluggableVirtioDevice {
-  const { device, name = `virtio-${device.deviceId}`, ready = 'virtio*', modules = [], latencyMs = 0 } = options;
+  const { device, name = `virtio-${device.deviceId}`, ready = 'virtio*', modules = [] } = options;
   const configBytes = check(device).length;
-  if (!(latencyMs >= 0 && latencyMs <= 600_000)) throw new UsageError(`virtioDevice: latencyMs ${latencyMs} is not in 0 to 600000`);
-  const { device: plugged, gate } = vhostUserDevice({
+  const { device: plugged } = vhostUserDevice({
     kind: name,
     driver: 'vhost-user-test-device-pci',
     properties: {
       'virtio-id': device.deviceId, num_vqs: device.queueCount, vq_size: device.queueSizeMax, config_size: configBytes,
     },
     guest: { modules: ['virtio_pci', ...modules], ready },
-    faults: { latencyMs },
+    faults: options,
     make: () => device,
   });
-  return { ...plugged, gate };
+  return plugged;
 }
 
 function check(device: VirtioDevice): Uint8Array {

@@ -2,14 +2,12 @@
 // back end. What it does is device.ts's, what its wire leads to peer.ts's. QEMU keeps the control queue,
 // the MAC address and the link state to itself: only packets come here.
 import { UsageError } from '../../errors.ts';
-import type { AttachSite, Attachment, Device } from '../../qemu/attachment.ts';
 import { vhostUserNetHasVectors } from '../../qemu/versions.ts';
 import type { VirtioDevice } from '../../virtio/device.ts';
-import { steer } from '../../virtio/queue-gate.ts';
-import type { QueueGate } from '../../virtio/queue-gate.ts';
 import { ringsAsAsked } from '../ring-options.ts';
 import type { RingOptions } from '../ring-options.ts';
-import { attachVhostUser } from '../vhost-user-attachment.ts';
+import { vhostUserDevice } from '../vhost-user-device.ts';
+import type { BackEndFaults, ReconnectOptions, VhostUserDevice } from '../vhost-user-device.ts';
 import { VirtioNetDevice } from './device.ts';
 import type { NetCounts, RefusedFrame } from './device.ts';
 import { macBytes, macText } from './ethernet.ts';
@@ -18,7 +16,7 @@ import type { Delivery, NetPeer, NetPort, SendOptions } from './peer.ts';
 import { ScriptedPeer } from './scripted-peer.ts';
 import type { NextFrameOptions } from './scripted-peer.ts';
 
-export interface VirtioNetOptions extends RingOptions {
+export interface VirtioNetOptions extends RingOptions, BackEndFaults, ReconnectOptions {
   /** Queue pairs, 1 (the default) to 32. Pair i has queues 2i (to the guest) and 2i + 1 (from it), each with a vector. */
   readonly queuePairs?: number;
   /** The guest's address, `52:54:00:12:34:56`; a locally administered one of its own unless told. */
@@ -33,16 +31,10 @@ export interface VirtioNetOptions extends RingOptions {
   readonly checksum?: boolean;
   /** Entries of each queue: 256 (the default), 512 or 1024. */
   readonly queueSize?: number;
-  /** Complete each request this many milliseconds later. */
-  readonly latencyMs?: number;
-  /**
-   * 'connection': QEMU's connection is accepted and never answered. 'requests': no packet gets through in either
-   * direction (queue(i).release() mends it).
-   */
-  readonly hang?: 'connection' | 'requests';
 }
 
-export interface VirtioNet extends Device {
+/** queue(2i) receives on pair i, queue(2i + 1) transmits. */
+export interface VirtioNet extends VhostUserDevice {
   readonly queuePairs: number;
   readonly mac: string;
   readonly peer: NetPeer;
@@ -56,8 +48,6 @@ export interface VirtioNet extends Device {
   readonly livePairs: number;
   /** What the driver did against the spec, the first thousand times. */
   readonly refused: readonly RefusedFrame[];
-  /** Hold, delay or falsify what a queue does, and its counts: 2i receives on pair i, 2i + 1 transmits. */
-  queue(index: number): QueueGate;
   /** Send a frame to the guest, whatever the peer. */
   send(frame: Uint8Array, options?: SendOptions): Delivery;
   /**
@@ -72,86 +62,76 @@ let cards = 0;
 
 /** Throws UsageError for options that make no card. */
 export function virtioNet(options: VirtioNetOptions = {}): VirtioNet {
-  const { queuePairs = 1, mtu, mergeable = true, checksum = true, queueSize = 256, latencyMs = 0, hang } = options;
+  const { queuePairs = 1, mtu, mergeable = true, checksum = true, queueSize = 256 } = options;
   whole('queuePairs', queuePairs, 1, PAIRS_MAX);
   if (mtu !== undefined) whole('mtu', mtu, MTU_MIN, MTU_MAX);
   if (![256, 512, 1024].includes(queueSize)) throw new UsageError(`virtioNet: queueSize ${queueSize} is not 256, 512 or 1024`);
-  if (!(latencyMs >= 0 && latencyMs <= 600_000)) throw new UsageError(`virtioNet: latencyMs ${latencyMs} is not in 0 to 600000`);
   const mac = options.mac === undefined ? ownMac() : macBytes(options.mac);
   if ((mac[0] & 1) !== 0) throw new UsageError(`virtioNet: ${options.mac} is a multicast address`);
   const peer: NetPeer = options.peer ?? new ScriptedPeer();
 
-  let site: AttachSite | undefined;
   let vectors = 2 * queuePairs + 2;
-  const core = new VirtioNetDevice({
-    queuePairs, queueSizeMax: queueSize, mac, mtu, mergeable, checksum, controlQueue: false,
-    onFrame: (frame, pair) => peer.receive(frame, port, pair),
-    log: (line) => site?.log(line),
-  });
-  const port: NetPort = {
-    mac,
-    send(frame, { queuePair, header } = {}) {
-      const pair = core.pairOf(frame, queuePair);
-      const delivery = core.send(frame, pair, header);
-      peer.sent?.(frame, port, delivery, pair);
-      return delivery;
+  const { core: { card, port }, device } = vhostUserDevice({
+    kind: 'virtio-net',
+    maker: 'virtioNet',
+    driver: 'virtio-net-pci',
+    properties({ qemu, log }) {
+      vectors = qemu === undefined || vhostUserNetHasVectors(qemu.version, qemu.accel) ? 2 * queuePairs + 2 : 0;
+      if (vectors === 0) log('virtio-net: INTx: this QEMU crashes when a vhost-user card has vectors under TCG');
+      return {
+        mac: macText(mac), mq: queuePairs > 1, vectors, romfile: '',
+        rx_queue_size: queueSize, tx_queue_size: queueSize, ...(mtu === undefined ? {} : { host_mtu: mtu }),
+      };
     },
-    fail: (error) => site?.fail(error),
-  };
-  const steered = steer({ ...withoutConfig(core), ...ringsAsAsked(options) }, { latencyMs });
-  if (hang === 'requests') for (let index = 0; index < core.queueCount; index += 1) steered.queue(index).hold();
+    netdev: { queues: queuePairs },
+    guest: { modules: ['virtio_pci', 'virtio_net'], ready: 'virtio*/net/*' },
+    faults: options,
+    reconnect: options.reconnect ?? false,
+    make(log, fail): VirtioDevice & { readonly card: VirtioNetDevice; readonly port: NetPort } {
+      const card = new VirtioNetDevice({
+        queuePairs, queueSizeMax: queueSize, mac, mtu, mergeable, checksum, controlQueue: false,
+        onFrame: (frame, pair) => peer.receive(frame, port, pair),
+        log,
+      });
+      const port: NetPort = {
+        mac,
+        send(frame, { queuePair, header } = {}) {
+          const pair = card.pairOf(frame, queuePair);
+          const delivery = card.send(frame, pair, header);
+          peer.sent?.(frame, port, delivery, pair);
+          return delivery;
+        },
+        fail,
+      };
+      return { ...withoutConfig(card), ...ringsAsAsked(options), card, port };
+    },
+    open(): void {
+      peer.attached?.(port);
+    },
+    closed(): void {
+      peer.detached?.(port);
+    },
+  });
 
   return {
-    kind: 'virtio-net',
-    needsSharedMemory: true,
-    guest: { modules: ['virtio_pci', 'virtio_net'], ready: 'virtio*/net/*' },
+    ...device,
     queuePairs,
     mac: macText(mac),
     peer,
-    counts: core.counts,
-    refused: core.refused,
+    counts: card.counts,
+    refused: card.refused,
     get vectors() {
       return vectors;
     },
     get livePairs() {
-      return core.livePairs;
+      return card.livePairs;
     },
-    queue: (index) => steered.queue(index),
     send: (frame, sendOptions) => port.send(frame, sendOptions),
     async nextFrame(nextOptions) {
       for (let one: NetPeer | undefined = peer; one !== undefined; one = one.inner) {
         if (one instanceof ScriptedPeer) return one.nextFrame(nextOptions);
       }
       throw new UsageError(`virtioNet: the frames of this card go to its peer, ${peer.kind}`, { hint: 'Only a scripted peer keeps them for nextFrame().' });
-    },
-    async attach(at): Promise<Attachment> {
-      if (site !== undefined) throw new UsageError('virtioNet: this card is plugged already', { hint: 'Unplug it first, or make another.' });
-      site = at;
-      vectors = at.qemu === undefined || vhostUserNetHasVectors(at.qemu.version, at.qemu.accel) ? 2 * queuePairs + 2 : 0;
-      if (vectors === 0) at.log('virtio-net: INTx: this QEMU crashes when a vhost-user card has vectors under TCG');
-      let attached = false;
-      try {
-        peer.attached?.(port);
-        attached = true;
-        return await attachVhostUser(at, {
-          driver: 'virtio-net-pci',
-          properties: {
-            mac: macText(mac), mq: queuePairs > 1, vectors, romfile: '',
-            rx_queue_size: queueSize, tx_queue_size: queueSize, ...(mtu === undefined ? {} : { host_mtu: mtu }),
-          },
-          netdev: { queues: queuePairs },
-          steered,
-          mute: hang === 'connection',
-          onDetached: () => {
-            peer.detached?.(port);
-            site = undefined;
-          },
-        });
-      } catch (error) {
-        if (attached) peer.detached?.(port);
-        site = undefined;
-        throw error;
-      }
     },
   };
 }

@@ -2,40 +2,32 @@
 // it does is device.ts's.
 import { randomFillSync } from 'node:crypto';
 import { UsageError } from '../../errors.ts';
-import type { Device } from '../../qemu/attachment.ts';
-import type { DeviceGate, QueueGate } from '../../virtio/queue-gate.ts';
 import { ringsAsAsked } from '../ring-options.ts';
 import type { RingOptions } from '../ring-options.ts';
 import { vhostUserDevice } from '../vhost-user-device.ts';
+import type { BackEndFaults, VhostUserDevice } from '../vhost-user-device.ts';
 import { VirtioRngDevice } from './device.ts';
 import type { EntropySource } from './device.ts';
 
 export type { EntropySource } from './device.ts';
 
-export interface VirtioRngOptions extends RingOptions {
+export interface VirtioRngOptions extends RingOptions, BackEndFaults {
   /**
    * Where the bytes come from: the host's CSPRNG unless told. Bytes are repeated for ever, so that a
    * test can prove whose they are; a function fills what it is given.
    */
   readonly source?: Uint8Array | EntropySource;
-  /** Complete each request this many milliseconds later. */
-  readonly latencyMs?: number;
-  /** 'connection': QEMU's connection is never answered. 'requests': no request is ever completed. */
-  readonly hang?: 'connection' | 'requests';
 }
 
-export interface VirtioRng extends Device {
+/** queue(0) is its only one. */
+export interface VirtioRng extends VhostUserDevice {
   /** Bytes given to the driver since the device was made. */
   readonly bytesGiven: number;
-  /** Hold, delay or falsify what the queue (0, the only one) does, and its counts. */
-  queue(index: number): QueueGate;
-  /** Config changes, NEEDS_RESET, a crash of the back end. */
-  readonly gate: DeviceGate;
 }
 
 /** Throws UsageError for an empty source. */
-export function virtioRng({ source = randomFill, latencyMs = 0, hang, ...rings }: VirtioRngOptions = {}): VirtioRng {
-  const { core, device, gate } = vhostUserDevice({
+export function virtioRng({ source = randomFill, ...options }: VirtioRngOptions = {}): VirtioRng {
+  const { core, device } = vhostUserDevice({
     kind: 'virtio-rng',
     maker: 'virtioRng',
     driver: 'vhost-user-rng-pci',
@@ -43,12 +35,11 @@ export function virtioRng({ source = randomFill, latencyMs = 0, hang, ...rings }
     properties: { vectors: 2 },
     // The driver asks for its vectors late in its probe; the link to it is there before that.
     guest: { modules: ['virtio_pci', 'virtio_rng'], ready: 'msi_irqs' },
-    faults: { latencyMs, ...(hang === undefined ? {} : { hang }) },
-    make: (log) => new VirtioRngDevice({ ...ringsAsAsked(rings), source: typeof source === 'function' ? source : repeat(source), log }),
+    faults: options,
+    make: (log) => new VirtioRngDevice({ ...ringsAsAsked(options), source: typeof source === 'function' ? source : repeat(source), log }),
   });
   return {
     ...device,
-    gate,
     get bytesGiven() {
       return core.bytesGiven;
     },

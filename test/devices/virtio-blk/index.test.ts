@@ -63,7 +63,7 @@ describe('virtioBlk', () => {
 
   test('attaches as vhost-user-blk-pci with a vector for each queue and one for config', async () => {
     const disk = virtioBlk({ queues: 4, capacityBytes: 1 << 20 });
-    expect(disk).toMatchObject({ kind: 'virtio-blk', needsSharedMemory: true, queues: 4, capacityBytes: 1 << 20 });
+    expect(disk).toMatchObject({ kind: 'virtio-blk', queues: 4, capacityBytes: 1 << 20 });
     const attachment = await disk.attach(site());
     const path = join(directory, 'disk0.sock');
     expect(attachment).toMatchObject({
@@ -77,6 +77,20 @@ describe('virtioBlk', () => {
     await attachment.detach();
     await attachment.detach();
     expect(await readdir(directory)).toEqual([]);
+  });
+
+  test('made to be connected to again says so to QEMU, and only such a one can be restarted', async () => {
+    for (const reconnect of [true, false]) {
+      const disk = virtioBlk({ capacityBytes: 512, reconnect });
+      const attachment = await disk.attach(site());
+      expect(attachment.chardevs[0].reconnect ?? false).toBe(reconnect);
+      await expect(disk.gate.restart()).rejects.toThrow(reconnect ? 'a back end that did not crash' : 'does not connect again');
+      await expect(disk.gate.crash()).rejects.toThrow('no front end');
+      expect(disk.gate.awaitsReset).toBe(false);
+      expect(attachment.ailment?.()).toBeUndefined();
+      await attachment.detach();
+    }
+    expect(() => virtioBlk({ capacityBytes: 512, reconnect: true, packed: true })).toThrow('virtioBlk: reconnect with packed rings');
   });
 
   test('is plugged once at a time, and again after an unplug, with the bytes it had', async () => {

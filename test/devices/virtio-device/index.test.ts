@@ -40,7 +40,7 @@ test('a latency out of range is a UsageError', () => {
 
 test('a device is attached as vhost-user-test-device-pci with its id, queues and config size, once at a time', async () => {
   const plugged = virtioDevice({ device: device(), name: 'mine', ready: 'virtio*/x', modules: ['crc32c'] });
-  expect(plugged).toMatchObject({ kind: 'mine', needsSharedMemory: true, guest: { modules: ['virtio_pci', 'crc32c'], ready: 'virtio*/x' } });
+  expect(plugged).toMatchObject({ kind: 'mine', guest: { modules: ['virtio_pci', 'crc32c'], ready: 'virtio*/x' } });
   const attachment = await plugged.attach(site('own0'));
   expect(attachment).toMatchObject({
     driver: 'vhost-user-test-device-pci',

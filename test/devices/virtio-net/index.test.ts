@@ -46,7 +46,7 @@ describe('virtioNet', () => {
 
   test('attaches as virtio-net-pci over a vhost-user netdev, with a vector for each queue and two more', async () => {
     const net = virtioNet({ queuePairs: 4, mac: '52:54:00:12:34:57', mtu: 9000, queueSize: 512 });
-    expect(net).toMatchObject({ kind: 'virtio-net', needsSharedMemory: true, queuePairs: 4, mac: '52:54:00:12:34:57', livePairs: 0 });
+    expect(net).toMatchObject({ kind: 'virtio-net', queuePairs: 4, mac: '52:54:00:12:34:57', livePairs: 0 });
     const attachment = await net.attach(site());
     expect(attachment).toMatchObject({
       driver: 'virtio-net-pci',
