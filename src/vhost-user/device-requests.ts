@@ -23,21 +23,14 @@ export function virtioFeatures(features: bigint): bigint {
 }
 
 function offeredFeatures(device: VirtioDevice): bigint {
-  const transport = packedOnPurpose(device) ? featureMask(F_PROTOCOL_FEATURES) : TRANSPORT_BITS;
-  return device.features | transport | (device.ringFeatures ?? RING_FEATURES) | featureMask(VIRTIO_F.VIRTIO_F_VERSION_1);
-}
-
-/** Of packed rings neither what is in flight nor what is written is noted: a device for them says so from the start. */
-function packedOnPurpose({ ringFeatures = 0n }: VirtioDevice): boolean {
-  return hasFeature(ringFeatures, VIRTIO_F.VIRTIO_F_RING_PACKED);
+  return device.features | TRANSPORT_BITS | (device.ringFeatures ?? RING_FEATURES) | featureMask(VIRTIO_F.VIRTIO_F_VERSION_1);
 }
 
 function offeredProtocolFeatures(device: VirtioDevice): bigint {
   const { MQ, LOG_SHMFD, REPLY_ACK, INFLIGHT_SHMFD, RESET_DEVICE, CONFIGURE_MEM_SLOTS, STATUS, CONFIG, BACKEND_REQ } = PROTOCOL_FEATURES;
   // QEMU warns of config space that its device model does not fetch (rng).
   const config = device.config().length > 0 ? [CONFIG, BACKEND_REQ] : [];
-  const noted = packedOnPurpose(device) ? [] : [LOG_SHMFD, INFLIGHT_SHMFD];
-  return featureMask(MQ, ...noted, REPLY_ACK, RESET_DEVICE, CONFIGURE_MEM_SLOTS, STATUS, ...config);
+  return featureMask(MQ, LOG_SHMFD, REPLY_ACK, INFLIGHT_SHMFD, RESET_DEVICE, CONFIGURE_MEM_SLOTS, STATUS, ...config);
 }
 
 export function deviceRequests(state: SessionState): DeviceRequests {
@@ -53,9 +46,6 @@ export function deviceRequests(state: SessionState): DeviceRequests {
     GET_FEATURES: () => offeredFeatures(device),
     SET_FEATURES: ({ payload }) => {
       refuseUnoffered('SET_FEATURES', payload, offeredFeatures(device));
-      if (hasFeature(payload, F_LOG_ALL) && hasFeature(payload, VIRTIO_F.VIRTIO_F_RING_PACKED)) {
-        throw new ProtocolError('vhost-user: SET_FEATURES asks for a dirty log of packed rings, which this back end does not keep');
-      }
       const before = state.features;
       state.features = payload;
       state.dirtyLog.enabled = hasFeature(payload, F_LOG_ALL);

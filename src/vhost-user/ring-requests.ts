@@ -1,6 +1,6 @@
 // Requests about rings: what they are made of, when they run, and what of them was in flight.
 import { ProtocolError } from '../errors.ts';
-import { hasFeature } from '../virtio/features.ts';
+import { hasFeature, VIRTIO_F } from '../virtio/features.ts';
 import { QUEUE_SIZE_MAX } from '../virtio/split-ring.ts';
 import type { Request } from './connection.ts';
 import { createInflightFile, InflightArea } from './inflight.ts';
@@ -15,6 +15,7 @@ type RingRequests = Pick<Handlers,
 
 export function ringRequests(state: SessionState): RingRequests {
   const { rings } = state;
+  const packed = (): boolean => hasFeature(state.features, VIRTIO_F.VIRTIO_F_RING_PACKED);
 
   /** The ring and the descriptor of SET_VRING_KICK, _CALL and _ERR; the flag and the descriptor must agree. */
   const vringFd = ({ name, payload, fds }: Request<'SET_VRING_KICK' | 'SET_VRING_CALL' | 'SET_VRING_ERR'>): { ring: Ring; fd: number | undefined } => {
@@ -59,14 +60,14 @@ export function ringRequests(state: SessionState): RingRequests {
       if (queueCount < 1 || queueCount > rings.count || queueSize < 1 || queueSize > QUEUE_SIZE_MAX) {
         throw new ProtocolError(`vhost-user: GET_INFLIGHT_FD for ${queueCount} queues of ${queueSize}: the device has ${rings.count} of at most ${QUEUE_SIZE_MAX}`);
       }
-      const { fd, description } = createInflightFile(queueCount, queueSize);
+      const { fd, description } = createInflightFile(queueCount, queueSize, packed());
       return new ReplyWithFd(description, fd);
     },
     SET_INFLIGHT_FD: ({ payload, fds }) => {
       const fd = fds.peek(0);
       if (fd === undefined) throw new ProtocolError('vhost-user: SET_INFLIGHT_FD without a descriptor', { received: payload });
       if (rings.running.length > 0) throw new ProtocolError('vhost-user: SET_INFLIGHT_FD while rings run');
-      const area = new InflightArea(fd, payload);
+      const area = new InflightArea(fd, payload, packed());
       state.inflightArea?.close();
       state.inflightArea = area;
     },

@@ -13,7 +13,7 @@ import type { InflightRegion } from './inflight.ts';
 import { createVirtqueue } from '../virtio/virtqueue-factory.ts';
 import type { TransportVirtqueue } from '../virtio/virtqueue.ts';
 import type { MemoryMap } from './memory.ts';
-import { RingQueue } from './ring-queue.ts';
+import { RingNotes } from './ring-notes.ts';
 
 /** What a ring needs of the session around it. */
 export interface RingOwner {
@@ -23,7 +23,7 @@ export interface RingOwner {
   /** Virtio feature bits that the driver accepted. */
   readonly features: bigint;
   /** Where a ring that starts notes what is in flight; undefined: nowhere. Throws ProtocolError when it has no place. */
-  inflight(index: number, size: number): InflightRegion | undefined;
+  inflight(index: number, size: number, packed: boolean): InflightRegion | undefined;
   /** The device used buffers of this ring and the driver wants to hear of it. */
   called(index: number): void;
   /** Kicks were seen. */
@@ -40,7 +40,7 @@ export interface RingAddresses {
   readonly descriptor: bigint;
   readonly available: bigint;
   readonly used: bigint;
-  /** The guest address under which writes to the used ring are marked; undefined: they are not. */
+  /** The guest address under which writes to the device area are marked; undefined: no writes to the ring are. */
   readonly log: number | undefined;
 }
 
@@ -52,7 +52,8 @@ export class Ring {
   #addresses: RingAddresses | undefined;
   #enabled = false;
   #paused = false;
-  #queue: RingQueue | TransportVirtqueue | undefined;
+  #queue: TransportVirtqueue | undefined;
+  #notes: RingNotes | undefined;
   #kickFd: number | undefined;
   #callFd: number | undefined;
   #errorFd: number | undefined;
@@ -98,7 +99,7 @@ export class Ring {
       && this.#addresses.available === addresses.available && this.#addresses.used === addresses.used;
     if (!same) this.#refuseRunning('SET_VRING_ADDR');
     this.#addresses = addresses;
-    if (this.#queue instanceof RingQueue) this.#queue.logAddress = addresses.log;
+    if (this.#notes !== undefined) this.#notes.logAddress = addresses.log;
     this.#start();
   }
 
@@ -179,6 +180,7 @@ export class Ring {
       this.#queue.stop();
       this.#base = this.#queue.base;
       this.#queue = undefined;
+      this.#notes = undefined;
     }
     return this.#base;
   }
@@ -199,18 +201,22 @@ export class Ring {
       if (address !== undefined) return address;
       throw new ProtocolError(`vhost-user: the ${name} of ring ${this.index}, 0x${userAddress.toString(16)}, is not in a region of SET_MEM_TABLE`, { received: addresses });
     };
+    const [packed, size] = [this.#packed, this.#size];
+    const descAddress = translate('descriptor table', addresses.descriptor);
+    const driverAddress = translate('avail ring', addresses.available);
     const deviceAddress = translate('used ring', addresses.used);
-    // Packed rings have neither in-flight area nor dirty log here (device-requests.ts does not offer them then).
-    const inflight = this.#packed ? undefined : this.#owner.inflight(this.index, this.#size);
-    // What was taken and not used comes first; the ring is then at the used index and as many further on.
-    const resubmit = inflight?.recover(usedIndex(memory, deviceAddress));
-    const inner = createVirtqueue({
-      memory, features, deviceAddress,
-      ...(resubmit === undefined ? {} : { resubmit }),
-      base: resubmit === undefined ? this.#base : usedIndex(memory, deviceAddress) + resubmit.length,
-      size: this.#size,
-      descAddress: translate('descriptor table', addresses.descriptor),
-      driverAddress: translate('avail ring', addresses.available),
+    const inflight = this.#owner.inflight(this.index, size, packed);
+    const notes = new RingNotes({
+      memory, size, inflight, log: dirtyLog,
+      packedAt: packed ? descAddress : undefined,
+      onGap: (reason) => this.#queue?.break(reason),
+    }, addresses.log);
+    this.#queue = createVirtqueue({
+      memory, features, size, descAddress, driverAddress, deviceAddress,
+      base: this.#base,
+      // What was taken and not used comes first; the base is then behind that.
+      ...inflight?.resume({ memory, descAddress, deviceAddress, base: this.#base }),
+      journal: notes,
       usedBatches: device.usedBatches,
       notify: () => this.#owner.called(this.index),
       yieldTurn: () => void setImmediate(this.#process),
@@ -219,13 +225,7 @@ export class Ring {
         this.#owner.broken(this.index, error);
       },
     });
-    if (this.#packed) {
-      this.#queue = inner;
-    } else {
-      const queue = new RingQueue({ inner, memory, usedAddress: deviceAddress, inflight, log: dirtyLog });
-      queue.logAddress = addresses.log;
-      this.#queue = queue;
-    }
+    this.#notes = notes;
     this.#owner.started(this.index);
     // After this message was answered: the front end may wait for that before it looks at the ring.
     setImmediate(this.#process);
@@ -259,11 +259,4 @@ export class Ring {
     closeFd(fd);
     throw new ProtocolError(`vhost-user: ${request} of ring ${this.index} came with a descriptor that is no eventfd`);
   }
-}
-
-/** The used index in guest memory; 0 when the ring is not there (which then breaks it). */
-function usedIndex(memory: MemoryMap, usedAddress: number): number {
-  const region = memory.region(usedAddress + 2, 2);
-  if (region === undefined || (usedAddress - region.guestAddress) % 2 !== 0) return 0;
-  return Atomics.load(region.u16, (usedAddress + 2 - region.guestAddress) / 2);
 }

@@ -120,8 +120,8 @@ export class Session implements RingOwner, SessionState {
   }
 
   // What the rings ask and report.
-  inflight(index: number, size: number): InflightRegion | undefined {
-    return this.inflightArea?.region(index, size);
+  inflight(index: number, size: number, packed: boolean): InflightRegion | undefined {
+    return this.inflightArea?.region(index, size, packed);
   }
   called(index: number): void {
     this.#options.events.called(index);

@@ -7,6 +7,8 @@ import {
   availableFlags, needPackedEvent, packedRingParts, RING_EVENT_FLAGS_DESC, RING_EVENT_FLAGS_DISABLE, RING_EVENT_FLAGS_ENABLE, usedFlags,
   VIRTQ_DESC_F_AVAIL, VIRTQ_DESC_F_USED,
 } from './packed-ring.ts';
+import type { GuestMemory } from './guest-memory.ts';
+import type { Resubmission } from './ring-journal.ts';
 import { RingVirtqueue } from './ring-virtqueue.ts';
 import type { RingVirtqueueOptions } from './ring-virtqueue.ts';
 import { QUEUE_SIZE_MAX, VIRTQ_DESC_F_WRITE } from './split-ring.ts';
@@ -37,6 +39,8 @@ export class PackedVirtqueue extends RingVirtqueue {
   #firstFlags = 0;
   /** Filled by the next take(), whose id is known only at its end. */
   #spare = new BufferChain(0);
+  /** How many of the requests to resubmit were given. */
+  #resubmitted = 0;
 
   constructor(options: RingVirtqueueOptions) {
     super(options);
@@ -59,7 +63,7 @@ export class PackedVirtqueue extends RingVirtqueue {
       this.fail(`${at} has used more than was available`);
       return;
     }
-    if (this.#owned === this.size) {
+    if (this.#owned === this.size && options.resubmit === undefined) {
       // No request could ever come. DPDK's virtio-user leaves the used half 0 and means that all is used.
       this.#used = this.#avail;
       this.#usedWrap = this.#availWrap;
@@ -67,7 +71,11 @@ export class PackedVirtqueue extends RingVirtqueue {
     }
     this.remap();
     // A life before may have left another wish there.
-    if (this.broken === undefined) Atomics.store(this.#device32, this.#deviceAt, RING_EVENT_FLAGS_ENABLE << 16);
+    if (this.broken !== undefined) return;
+    Atomics.store(this.#device32, this.#deviceAt, RING_EVENT_FLAGS_ENABLE << 16);
+    options.journal?.asked();
+    options.journal?.used(wrapped(this.#used, this.#usedWrap), 0);
+    if (options.resubmit !== undefined) this.#unuse();
   }
 
   get base(): number {
@@ -91,7 +99,7 @@ export class PackedVirtqueue extends RingVirtqueue {
   }
 
   protected look(): boolean {
-    if (this.#isAvailable()) return true;
+    if (this.#resubmitted < (this.options.resubmit?.length ?? 0) || this.#isAvailable()) return true;
     if (!this.options.eventIdx) return false;
     Atomics.store(this.#device32, this.#deviceAt, RING_EVENT_FLAGS_DESC << 16 | wrapped(this.#avail, this.#availWrap));
     return this.#isAvailable();
@@ -100,8 +108,10 @@ export class PackedVirtqueue extends RingVirtqueue {
   protected take(): BufferChain | undefined {
     const chain = this.#spare;
     const { memory, indirect, chainLimit = this.size } = this.options;
+    const again = this.options.resubmit?.[this.#resubmitted];
     const free = this.size - this.#owned;
-    const wrong = walkPacked(chain, this.#table, this.#avail, this.#availWrap, free, memory, indirect, chainLimit);
+    const wrong = again !== undefined ? walkNoted(chain, again, memory, indirect, chainLimit)
+      : walkPacked(chain, this.#table, this.#avail, this.#availWrap, free, memory, indirect, chainLimit);
     if (wrong !== undefined) return this.fail(wrong);
     const id = chain.head;
     if (id >= this.size) return this.fail(`buffer id ${id} in a queue of ${this.size}`);
@@ -109,17 +119,31 @@ export class PackedVirtqueue extends RingVirtqueue {
     if (last?.inFlight === true) return this.fail(`buffer id ${id} was made available again while the device has it`);
     this.#spare = last ?? new BufferChain(0);
     this.chains[id] = chain;
+    if (again !== undefined) {
+      this.#resubmitted += 1;
+      return chain;
+    }
+    const first = this.#avail;
     this.#owned += chain.slots;
     this.#avail += chain.slots;
     if (this.#avail >= this.size) {
       this.#avail -= this.size;
       this.#availWrap = !this.#availWrap;
     }
+    this.options.journal?.taken(chain, this.#table, first);
     return chain;
   }
 
-  protected untakes(): boolean {
-    return true;
+  /** What was resubmitted may have lost its place to what was used since: the ring must still hold it, last of all. */
+  protected untakes({ sequence, slots }: BufferChain): boolean {
+    const descriptors = this.options.resubmit?.[sequence - 1]?.descriptors;
+    if (descriptors === undefined) return true;
+    const { words, base } = this.#table;
+    const first = this.#avail - slots + this.size;
+    return descriptors.every((word, i) => {
+      const inRing = words[base + 4 * ((first + (i >> 2)) % this.size) + (i & 3)];
+      return i % 4 === 3 ? (inRing & ~LAP_BITS) === (word & ~LAP_BITS) : inRing === word;
+    });
   }
 
   protected untake({ slots }: BufferChain): void {
@@ -157,6 +181,7 @@ export class PackedVirtqueue extends RingVirtqueue {
     const moved = this.#moved;
     this.#moved = 0;
     if (moved > 0) Atomics.store(this.#desc16, this.#firstAt, this.#firstFlags);
+    this.options.journal?.used(wrapped(this.#used, this.#usedWrap), moved);
     // In one load, so that the place and the flag that says that it counts are of the same wish.
     const wish = Atomics.load(this.#driver32, this.#driverAt);
     const flags = wish >>> 16 & 3;
@@ -165,10 +190,38 @@ export class PackedVirtqueue extends RingVirtqueue {
     return needPackedEvent(wish & 0xffff, this.#used, this.#usedWrap, moved, this.size);
   }
 
+  /**
+   * The life before may have ended in the middle of several that were to be used at once, the first not yet: the
+   * driver would take what stands behind it for used as soon as anything is.
+   */
+  #unuse(): void {
+    for (let i = 0; i < this.#owned; i += 1) {
+      const lap = this.#used + i < this.size ? this.#usedWrap : !this.#usedWrap;
+      const at = this.#flagsAt + 8 * ((this.#used + i) % this.size);
+      const flags = this.#desc16[at];
+      if ((flags & (VIRTQ_DESC_F_AVAIL | VIRTQ_DESC_F_USED)) !== usedFlags(lap)) continue;
+      Atomics.store(this.#desc16, at, flags & ~(VIRTQ_DESC_F_AVAIL | VIRTQ_DESC_F_USED) | availableFlags(lap));
+    }
+    this.options.journal?.wrote(this.#avail, this.#owned);
+  }
+
   #isAvailable(): boolean {
     const flags = Atomics.load(this.#desc16, this.#flagsAt + 8 * this.#avail);
     return (flags & (VIRTQ_DESC_F_AVAIL | VIRTQ_DESC_F_USED)) === availableFlags(this.#availWrap);
   }
+}
+
+/** AVAIL and USED in the last word of a descriptor. */
+const LAP_BITS = (VIRTQ_DESC_F_AVAIL | VIRTQ_DESC_F_USED) << 16;
+
+/** A request as it was noted, in place of the ring. */
+function walkNoted(
+  chain: BufferChain, { descriptors = new Uint32Array(0) }: Resubmission, memory: GuestMemory, indirectAllowed: boolean, chainLimit: number,
+): string | undefined {
+  const entries = descriptors.length / 4;
+  const wrong = walkPacked(chain, { words: descriptors, base: 0, entries }, 0, true, entries, memory, indirectAllowed, chainLimit);
+  if (wrong !== undefined) return `${wrong}, as it was noted`;
+  return chain.slots === entries ? undefined : `a chain of ${chain.slots} descriptors was noted as one of ${entries}`;
 }
 
 /** An index and its wrap counter as events and vhost-user have them. */

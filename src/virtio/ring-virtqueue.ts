@@ -9,6 +9,7 @@
 import { ProtocolError, UsageError } from '../errors.ts';
 import type { BufferChain } from './buffer-chain.ts';
 import type { GuestAddress, GuestMemory, MemoryRegion } from './guest-memory.ts';
+import type { Resubmission, RingJournal } from './ring-journal.ts';
 import { QUEUE_SIZE_MAX } from './split-ring.ts';
 import type { DescriptorChain, QueueCounts, TransportVirtqueue } from './virtqueue.ts';
 
@@ -34,11 +35,10 @@ export interface RingVirtqueueOptions {
    * and some do not; each request has an entry of its own unless told.
    */
   readonly usedBatches?: boolean;
-  /**
-   * Heads that an earlier life of a split queue took and did not use: next() gives them first, in this order.
-   * `base` counts them as taken already.
-   */
-  readonly resubmit?: readonly number[];
+  /** What an earlier life of the queue took and did not use: next() gives it first. `base` counts it as taken already. */
+  readonly resubmit?: readonly Resubmission[];
+  /** Who notes what is taken and used. Requests that are resubmitted are taken without a word: they were noted. */
+  readonly journal?: RingJournal;
   /** Where to go on from: `base` of the queue before, or of a fresh ring (split 0, packed PACKED_BASE). */
   readonly base: number;
   /** Tell the driver that buffers were used. */
@@ -138,6 +138,7 @@ export abstract class RingVirtqueue implements TransportVirtqueue {
     if (this.#broken !== undefined || this.#stopped) return undefined;
     if (!this.look()) {
       this.#turn = 0;
+      this.options.journal?.asked();
       return undefined;
     }
     if (this.#turn >= TURN && this.options.yieldTurn !== undefined) {
@@ -146,7 +147,8 @@ export abstract class RingVirtqueue implements TransportVirtqueue {
       return undefined;
     }
     const chain = this.take();
-    if (chain === undefined) return undefined;
+    // The journal may have had no room for it.
+    if (chain === undefined || this.broken !== undefined) return undefined;
     this.#taken += 1;
     this.#turn += 1 + (chain.readableBytes + chain.writableBytes) / 4096;
     chain.inFlight = true;
@@ -180,6 +182,7 @@ export abstract class RingVirtqueue implements TransportVirtqueue {
     for (let i = 0; i < count; i += 1) {
       const own = this.#inFlight(chains[i]);
       own.inFlight = false;
+      this.options.journal?.using(own);
       this.use(own.head, writtenBytes[i], 1, own.slots);
     }
     this.#completed += count;
@@ -201,6 +204,7 @@ export abstract class RingVirtqueue implements TransportVirtqueue {
     }
     own.inFlight = false;
     this.#completed += 1;
+    this.options.journal?.using(own);
     this.use(id, writtenBytes, 1, own.slots);
     this.#publish(1);
   }
@@ -237,6 +241,7 @@ export abstract class RingVirtqueue implements TransportVirtqueue {
     this.#taken -= 1;
     if (this.options.inOrder === true) this.#queued -= 1;
     this.untake(own);
+    this.options.journal?.putBack(own);
     return true;
   }
 
@@ -250,6 +255,7 @@ export abstract class RingVirtqueue implements TransportVirtqueue {
       this.#oldest = (this.#oldest + 1) % this.size;
       this.#queued -= 1;
       chain.inFlight = false;
+      this.options.journal?.using(chain);
       requests += 1;
       slots += chain.slots;
       const skip = this.options.usedBatches === true && this.#queued > 0 && this.#order[this.#oldest].finished
@@ -267,6 +273,8 @@ export abstract class RingVirtqueue implements TransportVirtqueue {
   }
 
   #publish(requests: number): void {
+    // What the journal could not note the driver must not see.
+    if (this.#broken !== undefined) return;
     if (this.publish()) {
       this.#notified += 1;
       this.#suppressed += requests - 1;

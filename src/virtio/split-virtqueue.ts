@@ -21,7 +21,7 @@ export class SplitVirtqueue extends RingVirtqueue {
   #knownAvail: number;
   #usedIndex = 0;
   #publishedIndex = 0;
-  /** How many of the heads to resubmit were given. */
+  /** How many of the requests to resubmit were given. */
   #resubmitted = 0;
 
   constructor(options: RingVirtqueueOptions) {
@@ -57,7 +57,7 @@ export class SplitVirtqueue extends RingVirtqueue {
   }
 
   protected look(): boolean {
-    if (this.#resubmits) return true;
+    if (this.#resubmitted < (this.options.resubmit?.length ?? 0)) return true;
     if (this.#lastAvail !== this.#knownAvail) return true;
     let index = Atomics.load(this.#avail16, this.#availAt + 1);
     if (index === this.#lastAvail) {
@@ -76,8 +76,8 @@ export class SplitVirtqueue extends RingVirtqueue {
   }
 
   protected take(): BufferChain | undefined {
-    const again = this.#resubmits;
-    const head = again ? (this.options.resubmit as readonly number[])[this.#resubmitted] as number
+    const again = this.options.resubmit?.[this.#resubmitted];
+    const head = again !== undefined ? again.head
       : this.#avail16[this.#availAt + 2 + (this.#lastAvail & this.#mask)];
     if (head >= this.size) return this.fail(`the avail ring names descriptor ${head} of ${this.size}`);
     const chain = this.chains[head] ??= new BufferChain(head);
@@ -85,14 +85,13 @@ export class SplitVirtqueue extends RingVirtqueue {
     const { memory, indirect, chainLimit = this.size } = this.options;
     const wrong = walkSplit(chain, this.#table, memory, indirect, chainLimit);
     if (wrong !== undefined) return this.fail(wrong);
-    if (again) this.#resubmitted += 1;
-    else this.#lastAvail = (this.#lastAvail + 1) & 0xffff;
+    if (again !== undefined) {
+      this.#resubmitted += 1;
+      return chain;
+    }
+    this.#lastAvail = (this.#lastAvail + 1) & 0xffff;
+    this.options.journal?.taken(chain, this.#table, head);
     return chain;
-  }
-
-  get #resubmits(): boolean {
-    const { resubmit } = this.options;
-    return resubmit !== undefined && this.#resubmitted < resubmit.length;
   }
 
   /** What was resubmitted may stand elsewhere in the ring than its turn says: an index cannot give it back. */
@@ -115,6 +114,7 @@ export class SplitVirtqueue extends RingVirtqueue {
     const before = this.#publishedIndex;
     this.#publishedIndex = this.#usedIndex;
     Atomics.store(this.#used16, this.#usedAt + 1, this.#usedIndex);
+    this.options.journal?.used(this.#usedIndex, (this.#usedIndex - before) & 0xffff);
     if (!this.options.eventIdx) return (Atomics.load(this.#avail16, this.#availAt) & VIRTQ_AVAIL_F_NO_INTERRUPT) === 0;
     return needEvent(Atomics.load(this.#avail16, this.#availAt + 2 + this.size), this.#usedIndex, before);
   }

@@ -172,8 +172,8 @@ export class FrontEnd {
     return { index, flags: 0, descriptor: user(driver.desc), used: user(driver.deviceArea), available: user(driver.driverArea), log: 0n };
   }
 
-  /** Set up a ring that another front end's back end served: the driver goes on where it is; `base` is the avail index. */
-  adoptRing({ index, driver }: FrontEndRing, base: number): FrontEndRing {
+  /** Set up a ring that another front end's back end served: the driver goes on where it is; `base` is the vring base. */
+  adoptRing<D extends DriverSide>({ index, driver }: FrontEndRing<D>, base: number): FrontEndRing<D> {
     return this.prepareDriver(index, driver, base);
   }
 
