@@ -44,8 +44,7 @@ export async function startTestpmd(options: TestpmdOptions): Promise<Testpmd> {
     // Two threads, one of which polls, on whatever CPUs there are.
     '--lcores', `(0,1)@(${cpus})`, '--no-huge', '-m', '256', '--single-file-segments', '--no-pci', '--no-telemetry', ...drivers,
     '--vdev', ['net_virtio_user0', ...Object.entries(device).map(([name, value]) => `${name}=${value}`)].join(','),
-    // Without --no-flush-rx, what came before it began to forward is thrown away.
-    '--', '--auto-start', '--forward-mode=io', '--no-flush-rx', '--total-num-mbufs=4096', `--max-pkt-len=${frameBytesMax}`,
+    '--', '--auto-start', '--forward-mode=io', '--total-num-mbufs=4096', `--max-pkt-len=${frameBytesMax}`,
     `--rxq=${queuePairs}`, `--txq=${queuePairs}`, ...(mergeable ? ['--enable-scatter'] : []),
   ];
   const child = execa(file as string, args, {
