@@ -11,8 +11,10 @@ export interface RingOptions {
    * spec lets it. A queue that is held, or one late request, keeps all later ones. Not offered unless told.
    */
   readonly inOrder?: boolean | 'batched';
+  /** Offer indirect descriptors (default). Without, a driver puts every piece of a request into the ring itself. */
+  readonly indirect?: boolean;
 }
 
-export function ringsAsAsked({ packed = false, inOrder = false }: RingOptions): Required<Pick<VirtioDevice, 'ringFeatures' | 'usedBatches'>> {
-  return { ringFeatures: ringFeatures({ packed, inOrder: inOrder !== false }), usedBatches: inOrder === 'batched' };
+export function ringsAsAsked({ packed = false, inOrder = false, indirect = true }: RingOptions): Required<Pick<VirtioDevice, 'ringFeatures' | 'usedBatches'>> {
+  return { ringFeatures: ringFeatures({ packed, inOrder: inOrder !== false, indirect }), usedBatches: inOrder === 'batched' };
 }

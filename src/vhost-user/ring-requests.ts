@@ -1,6 +1,8 @@
 // Requests about rings: what they are made of, when they run, and what of them was in flight.
 import { ProtocolError } from '../errors.ts';
+import type { VirtioDevice } from '../virtio/device.ts';
 import { hasFeature, VIRTIO_F } from '../virtio/features.ts';
+import { VIRTIO_ID } from '../virtio/ids.ts';
 import { QUEUE_SIZE_MAX } from '../virtio/split-ring.ts';
 import type { Request } from './connection.ts';
 import { createInflightFile, InflightArea } from './inflight.ts';
@@ -14,7 +16,7 @@ type RingRequests = Pick<Handlers,
   | 'SET_VRING_ENABLE' | 'GET_VRING_BASE' | 'GET_INFLIGHT_FD' | 'SET_INFLIGHT_FD'>;
 
 export function ringRequests(state: SessionState): RingRequests {
-  const { rings } = state;
+  const { device, rings } = state;
   const packed = (): boolean => hasFeature(state.features, VIRTIO_F.VIRTIO_F_RING_PACKED);
 
   /** The ring and the descriptor of SET_VRING_KICK, _CALL and _ERR; the flag and the descriptor must agree. */
@@ -29,7 +31,7 @@ export function ringRequests(state: SessionState): RingRequests {
   };
 
   return {
-    GET_QUEUE_NUM: () => BigInt(rings.count),
+    GET_QUEUE_NUM: () => BigInt(queueNum(device)),
     SET_VRING_NUM: ({ payload: { index, num } }) => rings.at(index).setSize(num),
     SET_VRING_BASE: ({ payload: { index, num } }) => rings.at(index).setBase(num),
     SET_VRING_ADDR: ({ payload: { index, flags, descriptor, available, used, log } }) => {
@@ -72,4 +74,14 @@ export function ringRequests(state: SessionState): RingRequests {
       state.inflightArea = area;
     },
   };
+}
+
+/**
+ * "How many queues the back-end supports": of a network device QEMU takes the answer for queue pairs, and refuses a
+ * netdev with more of them (net/vhost-user.c, vhost_user_start, to hw/net/vhost_net.c, vhost_net_get_max_queues).
+ * DPDK's back end answers pairs too (lib/vhost/socket.c, rte_vhost_driver_get_queue_num); its virtio-user does not
+ * ask. A control queue, which a front end has to forward on purpose, does not count.
+ */
+function queueNum({ deviceId, queueCount }: VirtioDevice): number {
+  return deviceId === VIRTIO_ID.NET ? Math.floor(queueCount / 2) : queueCount;
 }

@@ -74,8 +74,9 @@ export function hasFeature(features: bigint, bit: number): boolean {
 /** What a device offers of the ring's features when it says nothing of them. */
 export const RING_FEATURES = featureMask(VIRTIO_F.VIRTIO_F_RING_INDIRECT_DESC, VIRTIO_F.VIRTIO_F_RING_EVENT_IDX);
 
-/** What a device offers of the ring's features, with what it is asked to. */
-export function ringFeatures({ packed = false, inOrder = false }: { packed?: boolean; inOrder?: boolean }): bigint {
-  return RING_FEATURES
-    | featureMask(...(packed ? [VIRTIO_F.VIRTIO_F_RING_PACKED] : []), ...(inOrder ? [VIRTIO_F.VIRTIO_F_IN_ORDER] : []));
+/** What a device offers of the ring's features, with what it is asked to, and without `indirect: false`. */
+export function ringFeatures({ packed = false, inOrder = false, indirect = true }: { packed?: boolean; inOrder?: boolean; indirect?: boolean }): bigint {
+  const { VIRTIO_F_RING_INDIRECT_DESC, VIRTIO_F_RING_PACKED, VIRTIO_F_IN_ORDER } = VIRTIO_F;
+  return (indirect ? RING_FEATURES : RING_FEATURES & ~featureMask(VIRTIO_F_RING_INDIRECT_DESC))
+    | featureMask(...(packed ? [VIRTIO_F_RING_PACKED] : []), ...(inOrder ? [VIRTIO_F_IN_ORDER] : []));
 }
