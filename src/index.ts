@@ -8,6 +8,7 @@ export type { PlugOptions } from './machine/plug.ts';
 export type { Leftover, UnplugOptions, UnplugReport } from './machine/unplug.ts';
 export type { Guest, AttemptResult, CommandResult, GuestProcess, RunOptions } from './guest/guest.ts';
 export { buildModule, type BuiltModule, type Kernel, type KernelChoice, type OwnKernel, type OwnKernelTree } from './image/index.ts';
+export type { GuestFiles, GuestPackage } from './image/index.ts';
 export { pc, q35, q35Iommu, q35NativeHotplug, type MachineType } from './qemu/preset.ts';
 export type { Attachment, AttachSite, ChardevSpec, Device, FireWitness, NetdevSpec, PropertyValue } from './qemu/attachment.ts';
 export type { PciAccess, AccessWidth, ConfigWidth } from './pci/access.ts';

@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { ensureEntry, packageFile, type Progress } from '../packages/index.ts';
 import { CpioArchive } from './cpio.ts';
+import type { GuestPackages } from './guest-packages.ts';
 import type { Kernel } from './kernel.ts';
 import { collectModules, type ModuleFile } from './modules.ts';
 import { generateHostKey } from './ssh-keys.ts';
@@ -23,14 +24,21 @@ const BOOT_MODULES = ['virtio_pci', 'virtio_net'];
 /** On board for modprobe: the drivers of the devices that rootport brings, and a file system. */
 const ON_BOARD = ['virtio_blk', 'virtio_rng', 'virtio_input', 'evdev', 'vmw_vsock_virtio_transport', 'ext4', 'crc32c_generic'];
 
-/** `modules` are further names to have on board, with their dependencies. */
+export interface ImageContents {
+  /** Further kernel modules to have on board, with their dependencies. */
+  readonly modules: readonly string[];
+  /** Programs over the userland's. */
+  readonly packages: GuestPackages | undefined;
+}
+
 export async function ensureGuestImage(
-  kernel: Kernel, userland: Userland, modules: readonly string[], progress: Progress,
+  kernel: Kernel, userland: Userland, { modules, packages }: ImageContents, progress: Progress,
 ): Promise<GuestImage> {
   const init = await readFile(packageFile('images/init'));
   const collect = (): Promise<ModuleFile[]> => collectModules(kernel, [...BOOT_MODULES, ...ON_BOARD, ...modules], userland.tools);
   const hash = createHash('sha256')
     .update(JSON.stringify(['image 2', kernel.key, userland.key, [...modules].sort(), BOOT_MODULES, ON_BOARD])).update(init);
+  if (packages !== undefined) hash.update(packages.key);
   const changing = kernel.modulesChange ? await collect() : undefined;
   for (const { name, content } of changing ?? []) hash.update(`${name} ${content.length}\n`).update(content);
   const key = hash.digest('hex').slice(0, 16);
@@ -43,6 +51,7 @@ export async function ensureGuestImage(
     skeleton(archive);
     archive.file('init', init, 0o755);
     await userland.addTo(archive);
+    await packages?.addTo(archive);
     archive.file('etc/rootport/host_key', hostKey.dropbear, 0o600);
     archive.file('etc/rootport/modules', `${BOOT_MODULES.filter((name) => boot.has(name)).join(' ')}\n`);
     await addModules(archive, kernel, all, userland);

@@ -6,7 +6,7 @@ import { execa } from 'execa';
 import { ensureTree, treeCommand, type Progress } from '../packages/index.ts';
 import { addBusybox } from './busybox.ts';
 import type { CpioArchive } from './cpio.ts';
-import { libraryClosure } from './elf.ts';
+import { libraryClosure, LOADER } from './elf.ts';
 import { ownUserland, type OwnUserland } from './own-userland.ts';
 import type { Decompressor } from './vmlinux.ts';
 
@@ -29,7 +29,6 @@ const LINKS: Record<string, string> = {
   'usr/sbin/depmod': '/usr/bin/kmod', 'usr/sbin/modinfo': '/usr/bin/kmod', 'usr/sbin/lsmod': '/usr/bin/kmod',
   'usr/sbin/mkfs.ext4': 'mke2fs', 'usr/sbin/fsck.ext4': 'e2fsck',
 };
-const LIBRARIES = 'usr/lib/x86_64-linux-gnu';
 
 export async function resolveUserland(own: OwnUserland | undefined, progress: Progress): Promise<Userland> {
   return own === undefined ? debianUserland(await ensureTree('userland', progress)) : ownUserland(own, progress);
@@ -54,9 +53,9 @@ function debianUserland(tree: string): Userland {
         else archive.file(program, await readFile(path), 0o755);
       }
       for (const [link, target] of Object.entries(LINKS)) archive.symlink(link, target);
-      const libraries = await libraryClosure(PROGRAMS.map((one) => join(tree, one)), join(tree, LIBRARIES));
-      for (const [name, path] of libraries) archive.file(`${LIBRARIES}/${name}`, await readFile(path), 0o755);
-      archive.file('usr/lib64/ld-linux-x86-64.so.2', await readFile(join(tree, 'usr/lib64/ld-linux-x86-64.so.2')), 0o755);
+      const libraries = await libraryClosure(PROGRAMS.map((one) => join(tree, one)), tree);
+      for (const [name, path] of libraries) archive.file(name, await readFile(path), 0o755);
+      archive.file(LOADER, await readFile(join(tree, LOADER)), 0o755);
       const ids = join(tree, 'usr/share/misc/pci.ids');
       if (existsSync(ids)) archive.file('usr/share/misc/pci.ids', await readFile(ids));
     },

@@ -1,10 +1,10 @@
 // Boot a machine: from options to a guest that answers over SSH, with every wait on an event.
 import { randomBytes } from 'node:crypto';
-import { rm } from 'node:fs/promises';
+import { rm, stat } from 'node:fs/promises';
 import { basename } from 'node:path';
 import { dir } from 'tmp-promise';
 import { BootError, DeadlineError, RootportError } from '../errors.ts';
-import { generateClientKey } from '../image/index.ts';
+import { generateClientKey, withFiles } from '../image/index.ts';
 import { Guest } from '../guest/guest.ts';
 import { SshConnection } from '../guest/ssh.ts';
 import { commandLine, placement, type ColdDevice } from '../qemu/command-line.ts';
@@ -15,7 +15,7 @@ import { forwardedPort, parseUsernet } from '../qemu/memory-map.ts';
 import { defaultTcgThread } from '../qemu/versions.ts';
 import { QmpClient } from '../qmp/client.ts';
 import { Machine } from './machine.ts';
-import { checkOptions, type BootOptions } from './options.ts';
+import { checkOptions, guestMemoryMiB, type BootOptions } from './options.ts';
 import { resolveParts } from './parts.ts';
 import { Plugged } from './plugged.ts';
 import { Trouble } from './trouble.ts';
@@ -56,10 +56,11 @@ export async function boot(options: BootOptions = {}): Promise<Machine> {
     }
     const devices: ColdDevice[] = plugged.map(({ id, port, attachment: { driver, properties, chardevs, netdevs } }) =>
       ({ id, driver, properties, chardevs, netdevs: netdevs ?? [], place: placement(preset, port) }));
+    const initramfs = await withFiles(parts.image.initramfs, options.files ?? {}, directory);
     const args = commandLine({
       name: basename(directory), version: parts.qemu.version, preset, ports: ports.length, accel,
-      cpus: type.cpus ?? 1, tcgThread: type.tcgThread ?? defaultTcgThread(parts.qemu.version), memoryMiB: type.memoryMiB ?? 256,
-      kernel: plain ? parts.kernel.bzImage ?? parts.kernel.vmlinux : parts.kernel.vmlinux, initramfs: parts.image.initramfs,
+      cpus: type.cpus ?? 1, tcgThread: type.tcgThread ?? defaultTcgThread(parts.qemu.version), memoryMiB: guestMemoryMiB(type.memoryMiB, (await stat(initramfs)).size),
+      kernel: plain ? parts.kernel.bzImage ?? parts.kernel.vmlinux : parts.kernel.vmlinux, initramfs,
       append: [...(plain ? PLAIN_APPEND : QUICK_APPEND), ...(preset.append ?? []), ...(options.append ?? []),
         `rootport_nonce=${nonce}`, `rootport_key=${clientKey.publicBase64}`],
       devices, qmpFd: QMP_FD, consoleFd: CONSOLE_FD, network: true, extraArgs: options.extraArgs ?? [],

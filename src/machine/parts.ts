@@ -1,6 +1,6 @@
 // Everything a boot needs from the cache, resolved once: QEMU, kernel, image, accelerator.
 import {
-  DEFAULT_KERNEL, ensureGuestImage, resolveKernel, resolveUserland, type GuestImage, type Kernel,
+  DEFAULT_KERNEL, ensureGuestImage, ensureGuestPackages, resolveKernel, resolveUserland, type GuestImage, type Kernel,
 } from '../image/index.ts';
 import { silentProgress } from '../packages/index.ts';
 import { chooseAccelerator, type Accelerator } from '../qemu/accelerator.ts';
@@ -20,7 +20,8 @@ export async function resolveParts(options: BootOptions): Promise<Parts> {
   const userland = await resolveUserland(options.userland, progress);
   const qemu = await resolveQemu(options.qemu, progress);
   const kernel = await resolveKernel(options.kernel ?? DEFAULT_KERNEL, userland.tools, progress);
-  const image = await ensureGuestImage(kernel, userland, options.modules ?? [], progress);
+  const packages = await ensureGuestPackages(options.packages ?? [], progress);
+  const image = await ensureGuestImage(kernel, userland, { modules: options.modules ?? [], packages }, progress);
   const accelerator = await chooseAccelerator(options.accel ?? 'auto', qemu, kernel.vmlinux, progress);
   return { qemu, kernel, image, accelerator };
 }

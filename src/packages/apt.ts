@@ -4,7 +4,7 @@
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { execa } from 'execa';
-import { EnvironmentError } from '../errors.ts';
+import { EnvironmentError, UsageError } from '../errors.ts';
 import { hostMirror } from './mirror.ts';
 import type { Progress } from './progress.ts';
 
@@ -57,7 +57,10 @@ Acquire::http::Timeout "30";
     return apt;
   }
 
-  /** Names of the packages that installing these on an empty system would bring. */
+  /**
+   * The packages, as `name=version`, that installing these on an empty system would bring.
+   * @throws UsageError for a package that the suite does not have
+   */
   async closure(packages: readonly string[]): Promise<string[]> {
     const target = this.suite.backports ? ['-t', `${this.suite.name}-backports`] : [];
     const { stdout } = await this.#run(['-y', '--print-uris', ...target, 'install', ...packages]);
@@ -93,6 +96,13 @@ Acquire::http::Timeout "30";
       if (percent !== undefined) progress?.update(Number(percent) / 100, what);
     });
     const { failed, stdout, stderr } = await child;
+    const unknown = [...stderr.matchAll(/^E: (?:Unable to locate package (\S+)|Package '(\S+)' has no installation candidate)/gm)];
+    if (unknown.length > 0) {
+      const names = unknown.map(([, lost, virtual]) => lost ?? virtual).join(', ');
+      throw new UsageError(`Debian ${this.suite.name} has no package to install by the name of ${names}`, {
+        hint: 'apt-cache search and apt-file search find names; a virtual package is asked for by the name of one that provides it',
+      });
+    }
     // `apt-get update` exits 0 when a list could not be had ("Some index files failed to download").
     if (failed || /^(Err:|E:|W: Failed to fetch)/m.test(`${stdout}\n${stderr}`)) {
       const lines = `${stdout}\n${stderr}`.split('\n').filter((line) => /^(Err:|E:|W:)/.test(line)).slice(0, 6);

@@ -3,4 +3,4 @@ export { cached, cacheRoot, ensureEntry, entryPath, listEntries, withLock, type 
 export { HAND_OVER } from './mirror.ts';
 export { packageFile } from './package-root.ts';
 export { silentProgress, terminalProgress, type Progress } from './progress.ts';
-export { cachedTree, ensureTree, treeNames } from './tree.ts';
+export { cachedTree, ensureTree, layOutPackages, treeNames, treeSuite } from './tree.ts';

@@ -55,49 +55,72 @@ export function cachedTree(name: string): string | undefined {
  */
 export async function ensureTree(name: string, progress: Progress): Promise<string> {
   const { recipe, key } = find(name);
-  return ensureEntry('trees', key, progress, async (directory) => {
-    progress.start(`${recipe.title}: fetching the package lists`);
-    // Inside the entry that is being built: what a killed run leaves is swept with it.
-    const work = join(directory, '.apt');
-    await mkdir(work);
-    try {
-      const apt = await Apt.open(work, { name: recipe.suite, backports: recipe.backports === true }, progress);
-      const only = new RegExp(recipe.only ?? '');
-      const packages = (await apt.closure(recipe.packages)).filter((one) => only.test(one.split('=')[0] ?? ''));
-      progress.start(`${recipe.title}: downloading ${packages.length} packages`);
-      const debs = join(work, 'debs');
-      await apt.download(packages, debs, progress);
-      progress.start(`${recipe.title}: laying out ${packages.length} packages`);
-      await layOut(debs, directory, (done, total) => progress.update(done / total, ''));
-      await writeFile(join(directory, 'packages.txt'), `${packages.join('\n')}\n`);
-      progress.succeed(`${recipe.title}: ${packages.length} packages in the cache`);
-    } catch (error) {
-      progress.fail(`${recipe.title}: not prepared`);
-      throw error;
-    } finally {
-      await rm(work, { recursive: true, force: true });
-    }
-  });
+  return ensureEntry('trees', key, progress, async (directory) => { await fill(recipe, directory, progress); });
+}
+
+/** The Debian suite that a package tree is of. */
+export function treeSuite(name: string): string {
+  return find(name).recipe.suite;
+}
+
+/**
+ * Lay packages of a suite, and all that they depend on, out in `directory`, which is empty: for a cache
+ * entry that is being built. Returns the paths inside `directory` that each package brought, by its name.
+ *
+ * @throws UsageError for a package that the suite does not have; EnvironmentError as `ensureTree`
+ */
+export function layOutPackages(
+  title: string, suite: string, packages: readonly string[], directory: string, progress: Progress,
+): Promise<ReadonlyMap<string, readonly string[]>> {
+  return fill({ title, suite, packages }, directory, progress);
+}
+
+async function fill(recipe: Recipe, directory: string, progress: Progress): Promise<Map<string, string[]>> {
+  progress.start(`${recipe.title}: fetching the package lists`);
+  // Inside the entry that is being built: what a killed run leaves is swept with it.
+  const work = join(directory, '.apt');
+  await mkdir(work, { recursive: true });
+  try {
+    const apt = await Apt.open(work, { name: recipe.suite, backports: recipe.backports === true }, progress);
+    const only = new RegExp(recipe.only ?? '');
+    const packages = (await apt.closure(recipe.packages)).filter((one) => only.test(one.split('=')[0] ?? ''));
+    progress.start(`${recipe.title}: downloading ${packages.length} packages`);
+    const debs = join(work, 'debs');
+    await apt.download(packages, debs, progress);
+    progress.start(`${recipe.title}: laying out ${packages.length} packages`);
+    const brought = await layOut(debs, directory, (done, total) => progress.update(done / total, ''));
+    await writeFile(join(directory, 'packages.txt'), `${packages.join('\n')}\n`);
+    progress.succeed(`${recipe.title}: ${packages.length} packages in the cache`);
+    return brought;
+  } catch (error) {
+    progress.fail(`${recipe.title}: not prepared`);
+    throw error;
+  } finally {
+    await rm(work, { recursive: true, force: true });
+  }
 }
 
 const NOT_NEEDED = ['usr/share/doc', 'usr/share/man', 'usr/share/locale', 'usr/share/info', 'usr/share/lintian'];
 
-async function layOut(debs: string, directory: string, report: (done: number, total: number) => void): Promise<void> {
+async function layOut(debs: string, directory: string, report: (done: number, total: number) => void): Promise<Map<string, string[]>> {
+  const brought = new Map<string, string[]>();
   await usrMerge(directory);
   const files = (await readdir(debs)).filter((name) => name.endsWith('.deb')).sort();
   const queue = [...files];
   let done = 0;
   const worker = async (): Promise<void> => {
     for (let file = queue.pop(); file !== undefined; file = queue.pop()) {
-      const { failed, stderr } = await execa('dpkg-deb', ['--fsys-tarfile', join(debs, file)], {
+      const { failed, stdout, stderr } = await execa('dpkg-deb', ['--fsys-tarfile', join(debs, file)], {
         reject: false, buffer: { stdout: false },
-      }).pipe('tar', ['-x', '--keep-directory-symlink', '--no-same-owner', '-C', directory], { reject: false });
+      }).pipe('tar', ['-xv', '--quoting-style=literal', '--keep-directory-symlink', '--no-same-owner', '-C', directory], { reject: false });
       if (failed) throw new EnvironmentError(`${basename(file)} cannot be unpacked: ${stderr}`, { hint: 'is the disk full?' });
+      brought.set(file.split('_')[0] ?? '', stdout.split('\n').map((line) => line.replace(/^\.\//, '').replace(/^(s?bin|lib|lib64)\//, 'usr/$1/')));
       report(++done, files.length);
     }
   };
   await Promise.all(Array.from({ length: Math.min(4, availableParallelism()) }, worker));
   await Promise.all(NOT_NEEDED.map((path) => rm(join(directory, path), { recursive: true, force: true })));
+  return brought;
 }
 
 /** /bin, /sbin and /lib are links into /usr in every tree, whatever the packages were built for. */
