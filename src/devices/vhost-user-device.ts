@@ -8,6 +8,7 @@ import { hasFeature, VIRTIO_F } from '../virtio/features.ts';
 import { steer } from '../virtio/queue-gate.ts';
 import type { DeviceGate, QueueGate } from '../virtio/queue-gate.ts';
 import { attachVhostUser } from './vhost-user-attachment.ts';
+import { attachInWorker, type DeviceThread } from './worker-attachment.ts';
 
 /** Faults that any device over vhost-user can be made with. */
 export interface BackEndFaults {
@@ -42,6 +43,8 @@ export interface VhostUserDeviceSpec<D extends VirtioDevice> extends ReconnectOp
   make(log: (line: string) => void, fail: (error: Error) => void): D;
   /** It is about to be plugged. If this throws it is not, and closed() is not called. */
   open?(): Promise<void> | void;
+  /** The device lives in a thread of its own: what `make` made is not served, `open` not called, and no gate is there. */
+  readonly thread?: DeviceThread | undefined;
   /** It was unplugged, or could not be plugged; the core is closed (VirtioDevice.close) before. */
   closed?(): void;
 }
@@ -69,6 +72,8 @@ export function vhostUserDevice<D extends VirtioDevice>(spec: VhostUserDeviceSpe
   if (reconnect && hasFeature(core.ringFeatures ?? 0n, VIRTIO_F.VIRTIO_F_RING_PACKED)) {
     throw new UsageError(`${maker}: reconnect with packed rings: what of them is in flight when the back end dies is lost`);
   }
+  const { thread } = spec;
+  if (thread !== undefined && (latencyMs > 0 || hang !== undefined || reconnect)) throw noGates(maker, 'latencyMs, hang or reconnect');
   const steered = steer(core, { latencyMs });
   if (hang === 'requests') for (let index = 0; index < core.queueCount; index += 1) steered.queue(index).hold();
   const left = (): void => {
@@ -78,23 +83,27 @@ export function vhostUserDevice<D extends VirtioDevice>(spec: VhostUserDeviceSpe
   const device: VhostUserDevice = {
     kind,
     guest,
-    queue: (index) => steered.queue(index),
-    gate: steered.gate,
+    queue(index) {
+      if (thread !== undefined) throw noGates(maker, 'queue()');
+      return steered.queue(index);
+    },
+    gate: thread === undefined ? steered.gate : shutGate(() => { throw noGates(maker, 'gate'); }),
     async attach(at): Promise<Attachment> {
       if (site !== undefined) throw new UsageError(`${maker}: this device is plugged already`, { hint: 'Unplug it first, or make another.' });
       site = at;
       try {
-        await spec.open?.();
+        if (thread === undefined) await spec.open?.();
       } catch (error) {
         site = undefined;
         throw error;
       }
       try {
-        return await attachVhostUser(at, {
-          driver, properties: typeof properties === 'function' ? properties(at) : properties,
+        const front = {
+          driver, properties: typeof properties === 'function' ? properties(at) : properties, reconnect, onDetached: left,
           ...(netdev === undefined ? {} : { netdev }),
-          steered, reconnect, mute: hang === 'connection', onDetached: left,
-        });
+        };
+        if (thread === undefined) return await attachVhostUser(at, { ...front, steered, mute: hang === 'connection' });
+        return await attachInWorker(at, { ...front, thread, queueCount: core.queueCount, ringFeatures: core.ringFeatures ?? 0n });
       } catch (error) {
         await core.close?.();
         left();
@@ -103,4 +112,16 @@ export function vhostUserDevice<D extends VirtioDevice>(spec: VhostUserDeviceSpe
     },
   };
   return { core, device };
+}
+
+/** Of a device that nobody steers. */
+function shutGate(refuse: () => never): DeviceGate {
+  return {
+    configReads: 0, awaitsReset: false,
+    changeConfig: refuse, restoreConfig: refuse, interruptConfig: refuse, needsReset: refuse, crash: refuse, restart: refuse,
+  };
+}
+
+function noGates(maker: string, what: string): UsageError {
+  return new UsageError(`${maker}: ${what} with worker: true`, { hint: 'A test steers a device of its own thread: leave worker out.' });
 }

@@ -28,6 +28,8 @@ export interface VhostUserBackendOptions {
   readonly log?: (line: string) => void;
   /** How long the device may take to finish its requests when a ring is stopped. Default 5 s. */
   readonly drainTimeoutMs?: number;
+  /** Where interrupts that were fired are counted, one number a queue: memory that another thread looks at. */
+  readonly firedCounts?: Uint32Array;
 }
 
 export class VhostUserBackend {
@@ -69,7 +71,7 @@ export class VhostUserBackend {
       throw new UsageError(`a vhost-user device with ${queueCount} queues`, { hint: 'it has 1 to 256' });
     }
     this.#options = options;
-    this.#fired = new Uint32Array(queueCount);
+    this.#fired = options.firedCounts ?? new Uint32Array(queueCount);
     this.#signalled = new Uint32Array(queueCount);
     this.#kicked = new Uint32Array(queueCount);
     this.#side = side;
@@ -296,7 +298,7 @@ export class VhostUserBackend {
   }
 }
 
-function counted(counts: Uint32Array): Map<number, number> {
+export function counted(counts: Uint32Array): Map<number, number> {
   const result = new Map<number, number>();
   counts.forEach((count, index) => {
     if (count > 0) result.set(index, count);

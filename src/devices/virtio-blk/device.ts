@@ -21,6 +21,8 @@ export interface VirtioBlkDeviceOptions {
   readonly log: (line: string) => void;
   readonly ringFeatures?: bigint;
   readonly usedBatches?: boolean;
+  /** Called for each request that is added to `refused`. */
+  readonly onRefused?: (request: RefusedRequest) => void;
 }
 
 /** A request that the driver should not have made. */
@@ -55,6 +57,7 @@ export class VirtioBlkDevice implements VirtioDevice {
   /** Asynchronous requests per queue, and who waits for them to end. */
   readonly #inFlight: number[];
   readonly #idle: (() => void)[][];
+  readonly #onRefused: ((request: RefusedRequest) => void) | undefined;
   #flushEachWrite = false;
 
   constructor(options: VirtioBlkDeviceOptions) {
@@ -65,6 +68,7 @@ export class VirtioBlkDevice implements VirtioDevice {
     this.queueSizeMax = queueSizeMax;
     this.#storage = storage;
     this.#log = log;
+    this.#onRefused = options.onRefused;
     this.#inFlight = new Array<number>(queueCount).fill(0);
     this.#idle = Array.from({ length: queueCount }, () => []);
     this.#limits = { capacitySectors: storage.capacityBytes / SECTOR_BYTES, readOnly };
@@ -175,7 +179,9 @@ export class VirtioBlkDevice implements VirtioDevice {
 
   #refuse(queue: number, fault: BlkFault | BlkRingFault, request: string): void {
     if (this.refused.length >= REFUSED_MAX) return;
-    this.refused.push({ queue, fault, request });
+    const refused = { queue, fault, request };
+    this.refused.push(refused);
+    this.#onRefused?.(refused);
     this.#log(`virtio-blk: queue ${queue}: ${fault}: ${request}`);
   }
 }

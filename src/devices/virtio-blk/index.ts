@@ -12,6 +12,7 @@ import type { RefusedRequest } from './device.ts';
 import { FileStorage } from './file-storage.ts';
 import { ID_BYTES, SECTOR_BYTES } from './layout.ts';
 import { MemoryStorage } from './memory-storage.ts';
+import type { WorkerDiskOptions } from './worker-disk.ts';
 
 export type { RefusedRequest } from './device.ts';
 export { BLK_FAULTS, BLK_RING_FAULTS } from './request.ts';
@@ -31,6 +32,12 @@ export interface VirtioBlkOptions extends RingOptions, BackEndFaults, ReconnectO
    * queue, 7.3 takes it). 128 unless told.
    */
   readonly queueSize?: number;
+  /**
+   * Serve the disk in a thread of its own: what keeps the test's event loop busy does not delay it, and its I/O
+   * does not delay the test. No test can steer it then: queue(), gate, latencyMs, hang and reconnect are
+   * UsageErrors. Measured in make bench.
+   */
+  readonly worker?: boolean;
 }
 
 /** A virtio-blk device. Plugged again after an unplug, a memory disk has the bytes it had. */
@@ -49,7 +56,7 @@ const QUEUE_SIZE_MAX = 1024;
 
 /** Throws UsageError for options that make no disk. */
 export function virtioBlk(options: VirtioBlkOptions): VirtioBlk {
-  const { queues = 1, file, readOnly = false, serial = 'rootport', queueSize = 128, packed = false } = options;
+  const { queues = 1, file, readOnly = false, serial = 'rootport', queueSize = 128, packed = false, worker = false } = options;
   whole('queues', queues, 1, QUEUES_MAX);
   whole('queueSize', queueSize, 4, QUEUE_SIZE_MAX);
   if (!packed && (queueSize & (queueSize - 1)) !== 0) throw new UsageError(`virtioBlk: queueSize ${queueSize} is not a power of two`);
@@ -57,7 +64,9 @@ export function virtioBlk(options: VirtioBlkOptions): VirtioBlk {
     throw new UsageError(`virtioBlk: the serial ${JSON.stringify(serial)} is not at most ${ID_BYTES} printable ASCII characters`);
   }
   const capacityBytes = capacityOf(options);
-  const storage = file === undefined ? new MemoryStorage(capacityBytes) : new FileStorage({ path: file, capacityBytes, readOnly });
+  const shared = worker && file === undefined ? new SharedArrayBuffer(capacityBytes) : undefined;
+  const storage = file === undefined ? new MemoryStorage(capacityBytes, shared) : new FileStorage({ path: file, capacityBytes, readOnly });
+  const shape = { queueCount: queues, queueSizeMax: queueSize, readOnly, serial, ...ringsAsAsked(options) };
   const { core, device } = vhostUserDevice({
     kind: 'virtio-blk',
     maker: 'virtioBlk',
@@ -66,10 +75,13 @@ export function virtioBlk(options: VirtioBlkOptions): VirtioBlk {
     guest: { modules: ['virtio_pci', 'virtio_blk'], ready: 'virtio*/block/*' },
     faults: options,
     reconnect: options.reconnect ?? false,
-    make: (log) => new VirtioBlkDevice({
-      storage, queueCount: queues, queueSizeMax: queueSize, readOnly, serial, log, ...ringsAsAsked(options),
-    }),
+    make: (log) => new VirtioBlkDevice({ storage, log, ...shape }),
     open: () => storage.open(),
+    thread: worker ? {
+      module: new URL('../../../dist/devices/virtio-blk/worker-disk.js', import.meta.url),
+      options: { ...shape, capacityBytes, content: shared ?? file ?? '' } satisfies WorkerDiskOptions,
+      onTold: (refused) => core.refused.push(refused as RefusedRequest),
+    } : undefined,
   });
   return {
     ...device,

@@ -7,8 +7,9 @@ export class MemoryStorage implements Storage {
   readonly bytes: Buffer;
   readonly physicalBlockBytes = 512;
 
-  constructor(readonly capacityBytes: number) {
-    this.bytes = Buffer.alloc(capacityBytes);
+  /** `shared`: memory of that size, for a disk that two threads see. */
+  constructor(readonly capacityBytes: number, shared?: SharedArrayBuffer) {
+    this.bytes = shared === undefined ? Buffer.alloc(capacityBytes) : Buffer.from(shared);
   }
 
   async open(): Promise<void> {}
