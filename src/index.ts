@@ -1,6 +1,7 @@
 // The public API: re-exports only. `rootport/jest` has useMachine and the matchers.
 export * from './errors.ts';
 export { boot } from './machine/boot.ts';
+export { Snapshot } from './machine/snapshot.ts';
 export type { BootOptions } from './machine/options.ts';
 export { Machine } from './machine/machine.ts';
 export { PciFunction, type GuestResource } from './machine/pci-function.ts';

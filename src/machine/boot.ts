@@ -7,13 +7,13 @@ import { BootError, DeadlineError, RootportError } from '../errors.ts';
 import { generateClientKey, withFiles } from '../image/index.ts';
 import { Guest } from '../guest/guest.ts';
 import { SshConnection } from '../guest/ssh.ts';
-import { commandLine, placement, type ColdDevice } from '../qemu/command-line.ts';
-import { Console } from '../qemu/console.ts';
+import { placement, type ColdDevice } from '../qemu/command-line.ts';
+import type { Console } from '../qemu/console.ts';
 import { findPreset, portIds, q35 } from '../qemu/preset.ts';
-import { CONSOLE_FD, QemuProcess, QMP_FD } from '../qemu/process.ts';
+import type { QemuProcess } from '../qemu/process.ts';
 import { forwardedPort, parseUsernet } from '../qemu/memory-map.ts';
 import { defaultTcgThread } from '../qemu/versions.ts';
-import { QmpClient } from '../qmp/client.ts';
+import { launch, type MachineShape } from './launch.ts';
 import { Machine } from './machine.ts';
 import { checkOptions, guestMemoryMiB, type BootOptions } from './options.ts';
 import { resolveParts } from './parts.ts';
@@ -57,25 +57,27 @@ export async function boot(options: BootOptions = {}): Promise<Machine> {
     const devices: ColdDevice[] = plugged.map(({ id, port, attachment: { driver, properties, chardevs, netdevs } }) =>
       ({ id, driver, properties, chardevs, netdevs: netdevs ?? [], place: placement(preset, port) }));
     const initramfs = await withFiles(parts.image.initramfs, options.files ?? {}, directory);
-    const args = commandLine({
-      name: basename(directory), version: parts.qemu.version, preset, ports: ports.length, accel,
+    const shape: MachineShape = {
+      version: parts.qemu.version, preset, ports: ports.length, accel,
       cpus: type.cpus ?? 1, tcgThread: type.tcgThread ?? defaultTcgThread(parts.qemu.version), memoryMiB: guestMemoryMiB(type.memoryMiB, (await stat(initramfs)).size),
-      kernel: plain ? parts.kernel.bzImage ?? parts.kernel.vmlinux : parts.kernel.vmlinux, initramfs,
-      append: [...(plain ? PLAIN_APPEND : QUICK_APPEND), ...(preset.append ?? []), ...(options.append ?? []),
-        `rootport_nonce=${nonce}`, `rootport_key=${clientKey.publicBase64}`],
-      devices, qmpFd: QMP_FD, consoleFd: CONSOLE_FD, network: true, extraArgs: options.extraArgs ?? [],
+      devices, network: true, extraArgs: options.extraArgs ?? [],
+    };
+    const started = await launch({
+      qemu: parts.qemu, shape, directory, name: basename(directory), trouble, onProcess: (one) => { process = one; },
+      start: {
+        kernel: plain ? parts.kernel.bzImage ?? parts.kernel.vmlinux : parts.kernel.vmlinux, initramfs,
+        append: [...(plain ? PLAIN_APPEND : QUICK_APPEND), ...(preset.append ?? []), ...(options.append ?? []),
+          `rootport_nonce=${nonce}`, `rootport_key=${clientKey.publicBase64}`],
+      },
     });
-    process = await QemuProcess.start({ command: [...parts.qemu.command, ...args], env: parts.qemu.env, directory });
-    const console = new Console(process.console, { endReason: () => trouble.reason() });
-    trouble.watch(process, console);
-    const qmp = await QmpClient.connect(process.qmp, { timeoutMs: 20_000, signal: trouble.signal, endReason: () => trouble.reason() });
+    const { console, qmp } = started;
     await guestReady(console, nonce, timeoutMs, trouble.signal);
     const port = forwardedPort(parseUsernet(await qmp.hmp('info usernet')), 22);
     if (port === undefined) throw new BootError('QEMU forwards no port to the guest\'s SSH server');
     const target = { port, privateKey: clientKey.privateKey, hostKeyBase64: parts.image.hostKeyBase64, nonce, timeoutMs: 10_000, signal: trouble.signal };
     const ssh = await SshConnection.connect(target);
     const guest = new Guest(ssh, parts.kernel.release, COMMAND_TIMEOUT_MS[accel]);
-    return new Machine({ parts, preset, ports, directory, process, console, qmp, guest, trouble, plugged, sshTarget: target });
+    return new Machine({ parts, preset, ports, shape, directory, ...started, guest, trouble, plugged, sshTarget: target, restored: false });
   } catch (error) {
     const context = trouble.context();
     await process?.end();

@@ -15,6 +15,7 @@ import type { MachinePreset } from '../qemu/preset.ts';
 import type { QemuProcess } from '../qemu/process.ts';
 import type { QmpClient } from '../qmp/client.ts';
 import { rememberPlug, traceBefore } from './interrupt-witnesses.ts';
+import type { MachineShape } from './launch.ts';
 import type { Parts } from './parts.ts';
 import { PciFunction } from './pci-function.ts';
 import { Plugged } from './plugged.ts';
@@ -26,6 +27,8 @@ export interface MachineInnards {
   readonly parts: Parts;
   readonly preset: MachinePreset;
   readonly ports: readonly string[];
+  /** What its QEMU was given, for copies of it. */
+  readonly shape: MachineShape;
   readonly directory: string;
   readonly process: QemuProcess;
   readonly console: Console;
@@ -34,6 +37,8 @@ export interface MachineInnards {
   readonly trouble: Trouble;
   readonly plugged: Plugged[];
   readonly sshTarget: SshTarget;
+  /** From a snapshot, not booted. */
+  readonly restored: boolean;
 }
 
 export class Machine {
@@ -57,8 +62,8 @@ export class Machine {
 
   /** What was chosen and why, one line. */
   get description(): string {
-    const { parts, preset } = this.#innards;
-    return `${preset.name}, ${parts.qemu.name}, Linux ${parts.kernel.name}, ${parts.accelerator.why}`;
+    const { parts, preset, restored } = this.#innards;
+    return `${preset.name}, ${parts.qemu.name}, Linux ${parts.kernel.name}, ${parts.accelerator.why}${restored ? '; restored from a snapshot' : ''}`;
   }
 
   get parts(): Parts { return this.#innards.parts; }

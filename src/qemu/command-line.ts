@@ -28,9 +28,10 @@ export interface CommandLineSpec {
   readonly cpus: number;
   readonly tcgThread: TcgThread;
   readonly memoryMiB: number;
-  readonly kernel: string;
-  readonly initramfs: string;
-  readonly append: readonly string[];
+  /** A descriptor that the process inherits, of a memory file of that size: what a snapshot is made of. */
+  readonly memoryFd: number;
+  /** `'incoming'`: nothing is booted, the guest comes by migrate-incoming. */
+  readonly start: 'incoming' | { readonly kernel: string; readonly initramfs: string; readonly append: readonly string[] };
   readonly devices: readonly ColdDevice[];
   /** Descriptors that the process inherits: connected sockets for QMP and the console. */
   readonly qmpFd: number;
@@ -53,8 +54,12 @@ export function commandLine(spec: CommandLineSpec): string[] {
     '-machine', `${preset.machine},memory-backend=ram`, '-accel', accelerator(spec),
     '-cpu', cpuModel(spec.accel), '-smp', `${spec.cpus}`, '-m', `${spec.memoryMiB}M`,
     // Shared, so that a vhost-user back end can be plugged at any time.
-    '-object', `memory-backend-memfd,id=ram,size=${spec.memoryMiB}M,share=on`,
-    '-kernel', spec.kernel, '-initrd', spec.initramfs, '-append', spec.append.join(' '),
+    // Not a memfd of QEMU's own: x-ignore-shared leaves only what has a name out of a snapshot's state (since 8.1).
+    '-object', `memory-backend-file,id=ram,size=${spec.memoryMiB}M,mem-path=/proc/self/fd/${spec.memoryFd},share=on`,
+    ...(spec.start === 'incoming' ? ['-incoming', 'defer']
+      : ['-kernel', spec.start.kernel, '-initrd', spec.start.initramfs, '-append', spec.start.append.join(' ')]),
+    // Another in every process: a guest that was restored takes new random numbers from it (drivers/virt/vmgenid.c).
+    '-device', 'vmgenid,id=rootport-vmgenid,guid=auto',
     '-chardev', `socket,id=qmp,fd=${spec.qmpFd}`, '-mon', 'chardev=qmp,mode=control',
     '-chardev', `socket,id=console,fd=${spec.consoleFd}`, '-serial', 'chardev:console',
     ...(preset.globals ?? []).flatMap((one) => ['-global', one]),

@@ -8,6 +8,8 @@ import { leash, PARENT_DEATH_PREFIX, type Leash } from './leash.ts';
 
 export const QMP_FD = 3;
 export const CONSOLE_FD = 4;
+/** The guest's memory, when this process made it. */
+export const MEMORY_FD = 5;
 
 export interface QemuProcessOptions {
   /** Program and all arguments. */
@@ -15,6 +17,8 @@ export interface QemuProcessOptions {
   readonly env: Readonly<Record<string, string>>;
   /** The machine's own directory; its base name must stand in `command` (-name). */
   readonly directory: string;
+  /** A memory file to inherit as MEMORY_FD; the caller's to close once QEMU has started. */
+  readonly memoryFd?: number;
 }
 
 export interface QemuExit {
@@ -49,8 +53,10 @@ export class QemuProcess {
   ) {
     this.#leash = leash(options.directory);
     const [file, ...args] = [...PARENT_DEATH_PREFIX, ...options.command];
+    // execa takes the number of any descriptor and types only 'inherit' and the like.
+    const memory = (options.memoryFd === undefined ? [] : [options.memoryFd]) as unknown as 'inherit'[];
     const child = execa(file, args, {
-      stdio: ['ignore', 'pipe', 'pipe', 'pipe', 'pipe'],
+      stdio: ['ignore', 'pipe', 'pipe', 'pipe', 'pipe', ...memory],
       env: options.env, buffer: false, reject: false, cleanup: false, forceKillAfterDelay: false,
     });
     this.pid = child.pid ?? 0;

@@ -1,5 +1,6 @@
 // useMachine and the preset, from outside: whole runs of Jest, and what they leave.
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { beforeAll, describe, expect, test } from '@jest/globals';
 import pRetry from 'p-retry';
 import { runJest, startJest, type ChildRun } from './child-jest.ts';
@@ -35,10 +36,17 @@ describe('a file of tests on one machine', () => {
   });
 });
 
-test('fresh: \'test\' boots a machine for every test', async () => {
+test('fresh: \'test\' restores a machine for every test from one boot', async () => {
   const run = await runJest('fresh-each');
   expect([...run.failures.values()]).toEqual([[], []]);
   expect(run.exitCode).toBe(0);
+}, 180_000);
+
+test('fresh: \'test\' with devices from the start boots for every test, and says why', async () => {
+  const run = await runJest('fresh-devices');
+  expect(run.exitCode).toBe(0);
+  expect(run.record.counts).toMatchObject({ passed: 2 });
+  expect(run.text).toContain('every test boots a machine of its own, for there can be no snapshot: of the devices that it boots with (edu)');
 }, 180_000);
 
 test('a machine that is used before it is booted is a UsageError that says where to use it', async () => {
@@ -48,7 +56,7 @@ test('a machine that is used before it is booted is a UsageError that says where
   expect(text).toContain('use it inside tests, or in hooks that are defined after useMachine was called');
 }, 120_000);
 
-test('within two seconds of a SIGKILL to Jest no worker, QEMU or directory is left', async () => {
+test('within two seconds of a SIGKILL to Jest no worker, QEMU, directory or snapshot is left', async () => {
   const jest = startJest('endless');
   let text = '';
   const { qemu, directory } = await new Promise<{ qemu: number; directory: string }>((resolve, reject) => {
@@ -62,11 +70,14 @@ test('within two seconds of a SIGKILL to Jest no worker, QEMU or directory is le
   const worker = parentOf(qemu);
   expect(worker).not.toBe(jest.pid);
   expect(parentOf(worker)).toBe(jest.pid);
+  const snapshots = (): string[] => readdirSync(tmpdir()).filter((name) => name.startsWith(`rootport-snapshot--${worker}-`));
+  expect(snapshots()).toHaveLength(1);
   const killedAt = Date.now();
   jest.kill('SIGKILL');
   await pRetry(() => {
     for (const pid of [qemu, worker]) if (alive(pid)) throw new Error(`${pid} still runs`);
     if (existsSync(directory)) throw new Error(`${directory} is still there`);
+    if (snapshots().length > 0) throw new Error('the snapshot is still there');
   }, { retries: 200, minTimeout: 20, factor: 1 });
   expect(Date.now() - killedAt).toBeLessThan(2000);
 }, 120_000);

@@ -5,8 +5,8 @@ import { findPreset } from '../../src/qemu/preset.ts';
 function spec(preset: string, changes: Partial<CommandLineSpec> = {}): CommandLineSpec {
   return {
     name: 'rootport-x1', version: { major: 7, minor: 2, text: '7.2.22' }, preset: findPreset(preset), ports: 2, accel: 'tcg', tcgThread: 'single', cpus: 1, memoryMiB: 256,
-    kernel: '/k/vmlinux', initramfs: '/i/initramfs.cpio', append: ['console=ttyS0', 'quiet'], devices: [],
-    qmpFd: 3, consoleFd: 4, network: true, extraArgs: [], ...changes,
+    start: { kernel: '/k/vmlinux', initramfs: '/i/initramfs.cpio', append: ['console=ttyS0', 'quiet'] }, devices: [],
+    qmpFd: 3, consoleFd: 4, memoryFd: 5, network: true, extraArgs: [], ...changes,
   };
 }
 
@@ -18,8 +18,9 @@ test('a q35 with two ports is this line', () => {
     '-name', 'rootport-x1', '-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot',
     '-machine', `${findPreset('q35').machine},memory-backend=ram`, '-accel', 'tcg',
     '-cpu', 'max', '-smp', '1', '-m', '256M',
-    '-object', 'memory-backend-memfd,id=ram,size=256M,share=on',
+    '-object', 'memory-backend-file,id=ram,size=256M,mem-path=/proc/self/fd/5,share=on',
     '-kernel', '/k/vmlinux', '-initrd', '/i/initramfs.cpio', '-append', 'console=ttyS0 quiet',
+    '-device', 'vmgenid,id=rootport-vmgenid,guid=auto',
     '-chardev', 'socket,id=qmp,fd=3', '-mon', 'chardev=qmp,mode=control',
     '-chardev', 'socket,id=console,fd=4', '-serial', 'chardev:console',
     '-netdev', 'user,id=rootport-net,restrict=on,hostfwd=tcp:127.0.0.1:0-:22',
@@ -121,7 +122,15 @@ describe('cold devices', () => {
   });
 });
 
+test('a machine whose guest comes from elsewhere boots nothing, and is else the same', () => {
+  const args = commandLine(spec('q35', { start: 'incoming' }));
+  expect(valuesOf(args, '-incoming')).toEqual(['defer']);
+  const booted = commandLine(spec('q35'));
+  const at = booted.indexOf('-kernel');
+  expect(args).toEqual(booted.toSpliced(at, 6, '-incoming', 'defer'));
+});
+
 test('it is a function of its argument alone, which it leaves as it is', () => {
-  const given = Object.freeze(spec('q35', { append: Object.freeze(['a']) as readonly string[] }));
+  const given = Object.freeze(spec('q35', { extraArgs: Object.freeze(['a']) as readonly string[] }));
   expect(commandLine(given)).toEqual(commandLine(given));
 });
