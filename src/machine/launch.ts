@@ -18,28 +18,30 @@ export interface LaunchOptions {
   readonly directory: string;
   readonly name: string;
   readonly trouble: Trouble;
-  /** Called with the guest's memory, a file of memoryMiB, before QEMU has it. */
+  /** Called with the guest's memory, a file of memoryMiB; QEMU starts meanwhile. */
   readonly fill?: (memoryFd: number) => Promise<void>;
   /** Called as soon as there is a process to end. */
   readonly onProcess: (process: QemuProcess) => void;
 }
 
-/** Resolves when the monitor has answered. */
+/** Resolves when the monitor has answered and the memory is filled. */
 export async function launch({ qemu, shape, start, directory, name, trouble, fill, onProcess }: LaunchOptions): Promise<{
   readonly process: QemuProcess; readonly console: Console; readonly qmp: QmpClient;
 }> {
   const args = commandLine({ ...shape, name, start, memoryFd: MEMORY_FD, qmpFd: QMP_FD, consoleFd: CONSOLE_FD });
   const memoryFd = createMemfd('rootport-guest', shape.memoryMiB * 2 ** 20);
-  let process: QemuProcess;
-  try {
-    await fill?.(memoryFd);
-    process = await QemuProcess.start({ command: [...qemu.command, ...args], env: qemu.env, directory, memoryFd });
-  } finally {
-    closeFd(memoryFd);
-  }
+  // Beside QEMU's start: it looks into the memory of a guest that is to come only when the guest comes.
+  const filled = (fill?.(memoryFd) ?? Promise.resolve()).finally(() => closeFd(memoryFd));
+  filled.catch(() => undefined);
+  const process = await QemuProcess.start({ command: [...qemu.command, ...args], env: qemu.env, directory, memoryFd })
+    .catch(async (error: unknown) => {
+      await filled.catch(() => undefined);
+      throw error;
+    });
   onProcess(process);
   const console = new Console(process.console, { endReason: () => trouble.reason() });
   trouble.watch(process, console);
   const qmp = await QmpClient.connect(process.qmp, { timeoutMs: 20_000, signal: trouble.signal, endReason: () => trouble.reason() });
+  await filled;
   return { process, console, qmp };
 }
