@@ -58,12 +58,12 @@ export function commandLine(spec: CommandLineSpec): string[] {
     '-object', `memory-backend-file,id=ram,size=${spec.memoryMiB}M,mem-path=/proc/self/fd/${spec.memoryFd},share=on`,
     ...(spec.start === 'incoming' ? ['-incoming', 'defer']
       : ['-kernel', spec.start.kernel, '-initrd', spec.start.initramfs, '-append', spec.start.append.join(' ')]),
-    // Another in every process: a guest that was restored takes new random numbers from it (drivers/virt/vmgenid.c).
-    '-device', 'vmgenid,id=rootport-vmgenid,guid=auto',
     '-chardev', `socket,id=qmp,fd=${spec.qmpFd}`, '-mon', 'chardev=qmp,mode=control',
     '-chardev', `socket,id=console,fd=${spec.consoleFd}`, '-serial', 'chardev:console',
     ...(preset.globals ?? []).flatMap((one) => ['-global', one]),
     ...(preset.devices ?? []).flatMap((one) => ['-device', one]),
+    // Another in every process: a guest that was restored takes new random numbers from it (drivers/virt/vmgenid.c).
+    '-device', 'vmgenid,id=rootport-vmgenid,guid=auto',
     ...(spec.network ? network(preset) : []),
     ...ports(spec),
     ...spec.devices.flatMap((one) => [

@@ -20,9 +20,9 @@ test('a q35 with two ports is this line', () => {
     '-cpu', 'max', '-smp', '1', '-m', '256M',
     '-object', 'memory-backend-file,id=ram,size=256M,mem-path=/proc/self/fd/5,share=on',
     '-kernel', '/k/vmlinux', '-initrd', '/i/initramfs.cpio', '-append', 'console=ttyS0 quiet',
-    '-device', 'vmgenid,id=rootport-vmgenid,guid=auto',
     '-chardev', 'socket,id=qmp,fd=3', '-mon', 'chardev=qmp,mode=control',
     '-chardev', 'socket,id=console,fd=4', '-serial', 'chardev:console',
+    '-device', 'vmgenid,id=rootport-vmgenid,guid=auto',
     '-netdev', 'user,id=rootport-net,restrict=on,hostfwd=tcp:127.0.0.1:0-:22',
     '-device', 'virtio-net-pci,id=rootport-nic,netdev=rootport-net,romfile=,bus=pcie.0,addr=0x1e',
     '-device', 'pcie-root-port,id=rp1,bus=pcie.0,chassis=1,slot=1,addr=0x10.0,multifunction=on',
@@ -46,7 +46,7 @@ describe('by machine', () => {
     const place = placement(findPreset('pc'), 'slot2');
     const args = commandLine(spec('pc', { devices: [{ id: 'dev0', driver: 'edu', properties: {}, chardevs: [], place }] }));
     expect(valuesOf(args, '-device')).toEqual([
-      'virtio-net-pci,id=rootport-nic,netdev=rootport-net,romfile=,bus=pci.0,addr=0x1e', 'edu,id=dev0,bus=pci.0,addr=0x9',
+      'vmgenid,id=rootport-vmgenid,guid=auto', 'virtio-net-pci,id=rootport-nic,netdev=rootport-net,romfile=,bus=pci.0,addr=0x1e', 'edu,id=dev0,bus=pci.0,addr=0x9',
     ]);
   });
 
