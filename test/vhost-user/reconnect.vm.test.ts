@@ -73,7 +73,7 @@ function listen(): VhostUserBackend {
   return backend;
 }
 
-/** Plugged by hand: the machine's own plug knows no chardev that reconnects. */
+/** Plugged by hand: virtioBlk has no storage that keeps the order of its writes (suites/faults/reconnect is for what users have). */
 async function start(qemu: string): Promise<Machine> {
   machine = await boot({ qemu });
   listen();

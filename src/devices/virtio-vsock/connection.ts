@@ -2,8 +2,9 @@
 // received and not read, what was written and not sent, and the credit of both sides. Says which packets are
 // due; the device sends them. Knows no queue.
 import { DeadlineError, ProtocolError, UsageError } from '../../errors.ts';
-import { within } from '../../wait.ts';
 import type { WaitOptions } from '../arrivals.ts';
+import { ByteQueue } from '../byte-queue.ts';
+import { Changes } from '../changes.ts';
 import { VIRTIO_VSOCK_OP, VIRTIO_VSOCK_SHUTDOWN } from './layout.ts';
 
 export interface ConnectionOwner {
@@ -51,8 +52,7 @@ export interface VsockConnection {
 export class Connection implements VsockConnection {
   state: 'connecting' | 'open' | 'closed' = 'connecting';
   readonly #owner: ConnectionOwner;
-  readonly #received: Uint8Array[] = [];
-  #unread = 0;
+  readonly #received = new ByteQueue();
   /** Modulo 2^32: bytes received; bytes read; bytes read as the guest was last told; bytes sent. */
   #receivedCount = 0;
   #forwarded = 0;
@@ -69,14 +69,14 @@ export class Connection implements VsockConnection {
   #wanted = 0;
   #said = 0;
   #failure: ProtocolError | undefined;
-  readonly #waiters = new Set<() => void>();
+  readonly #changes = new Changes();
 
   constructor(readonly hostPort: number, readonly guestPort: number, readonly bufferBytes: number, owner: ConnectionOwner) {
     this.#owner = owner;
   }
 
   get unreadBytes(): number {
-    return this.#unread;
+    return this.#received.length;
   }
 
   get unsentBytes(): number {
@@ -90,8 +90,8 @@ export class Connection implements VsockConnection {
   // What a test does.
 
   async read(options?: WaitOptions): Promise<Buffer | undefined> {
-    await this.#until(() => this.#unread > 0 || this.#readEnded, `bytes from port ${this.guestPort} of the guest`, options);
-    if (this.#unread > 0) return this.#consume(this.#unread);
+    await this.#changes.until(() => this.#received.length > 0 || this.#readEnded, `bytes from port ${this.guestPort} of the guest`, options);
+    if (this.#received.length > 0) return this.#consume(this.#received.length);
     if (this.#failure !== undefined) throw this.#failure;
     return undefined;
   }
@@ -101,11 +101,11 @@ export class Connection implements VsockConnection {
     const deadline = performance.now() + timeoutMs;
     for (let left = lengthBytes; left > 0;) {
       const what = `${lengthBytes} bytes from port ${this.guestPort} of the guest (${lengthBytes - left} came)`;
-      await this.#until(() => this.#unread > 0 || this.#readEnded, what, { timeoutMs: deadline - performance.now(), signal }, timeoutMs);
-      if (this.#unread === 0) {
+      await this.#changes.until(() => this.#received.length > 0 || this.#readEnded, what, { timeoutMs: deadline - performance.now(), signal }, timeoutMs);
+      if (this.#received.length === 0) {
         throw this.#failure ?? new ProtocolError(`virtio-vsock: port ${this.guestPort} of the guest ended after ${lengthBytes - left} of ${lengthBytes} bytes`);
       }
-      parts.push(this.#consume(Math.min(left, this.#unread)));
+      parts.push(this.#consume(Math.min(left, this.#received.length)));
       left -= parts.at(-1)?.length ?? 0;
     }
     return Buffer.concat(parts);
@@ -115,8 +115,8 @@ export class Connection implements VsockConnection {
     const parts: Buffer[] = [];
     const deadline = performance.now() + timeoutMs;
     for (;;) {
-      await this.#until(() => this.#unread > 0 || this.#readEnded, `port ${this.guestPort} of the guest to end`, { timeoutMs: deadline - performance.now(), signal }, timeoutMs);
-      if (this.#unread > 0) parts.push(this.#consume(this.#unread));
+      await this.#changes.until(() => this.#received.length > 0 || this.#readEnded, `port ${this.guestPort} of the guest to end`, { timeoutMs: deadline - performance.now(), signal }, timeoutMs);
+      if (this.#received.length > 0) parts.push(this.#consume(this.#received.length));
       else if (this.#failure !== undefined) throw this.#failure;
       else return Buffer.concat(parts);
     }
@@ -129,7 +129,7 @@ export class Connection implements VsockConnection {
     this.#writes.push(write);
     this.#owner.wake();
     const { length } = write.bytes;
-    await this.#until(() => write.sent === length || this.#writeEnded, `port ${this.guestPort} of the guest to take ${length} bytes`, options);
+    await this.#changes.until(() => write.sent === length || this.#writeEnded, `port ${this.guestPort} of the guest to take ${length} bytes`, options);
     if (write.sent === length) return;
     throw this.#failure ?? new ProtocolError(`virtio-vsock: port ${this.guestPort} of the guest took ${write.sent} of ${length} bytes, and receives no more`);
   }
@@ -143,7 +143,7 @@ export class Connection implements VsockConnection {
     this.#wanted |= VIRTIO_VSOCK_SHUTDOWN.BOTH;
     this.#owner.wake();
     try {
-      await this.#until(() => this.state === 'closed', `port ${this.guestPort} of the guest to close`, { timeoutMs, signal });
+      await this.#changes.until(() => this.state === 'closed', `port ${this.guestPort} of the guest to close`, { timeoutMs, signal });
     } catch (error) {
       if (!(error instanceof DeadlineError)) throw error;
       this.#owner.log(`virtio-vsock: port ${this.guestPort} of the guest did not answer a shutdown: reset`);
@@ -161,13 +161,13 @@ export class Connection implements VsockConnection {
 
   /** Wait until the guest took or refused the connection. */
   async opened(options?: WaitOptions): Promise<void> {
-    await this.#until(() => this.state !== 'connecting', `the guest to answer a connection to its port ${this.guestPort}`, options);
+    await this.#changes.until(() => this.state !== 'connecting', `the guest to answer a connection to its port ${this.guestPort}`, options);
     if (this.#failure !== undefined) throw this.#failure;
   }
 
   open(): void {
     this.state = 'open';
-    this.#changed();
+    this.#changes.tell();
   }
 
   /** Every packet says what its sender has room for. False when it claims to have consumed what was never sent. */
@@ -189,8 +189,7 @@ export class Connection implements VsockConnection {
       this.#forward(payload.length);
     } else if (payload.length > 0) {
       this.#received.push(payload);
-      this.#unread += payload.length;
-      this.#changed();
+      this.#changes.tell();
     }
     return true;
   }
@@ -199,7 +198,7 @@ export class Connection implements VsockConnection {
   peerShutdown(flags: number): boolean {
     this.#peerShutdown |= flags & VIRTIO_VSOCK_SHUTDOWN.BOTH;
     if ((flags & VIRTIO_VSOCK_SHUTDOWN.F_RECEIVE) !== 0) this.#writes.length = 0;
-    this.#changed();
+    this.#changes.tell();
     return this.#peerShutdown === VIRTIO_VSOCK_SHUTDOWN.BOTH;
   }
 
@@ -209,7 +208,7 @@ export class Connection implements VsockConnection {
     this.state = 'closed';
     if (this.#said !== VIRTIO_VSOCK_SHUTDOWN.BOTH && this.#peerShutdown !== VIRTIO_VSOCK_SHUTDOWN.BOTH) this.#failure = failure;
     this.#writes.length = 0;
-    this.#changed();
+    this.#changes.tell();
   }
 
   /** The guest asked what room there is. */
@@ -245,7 +244,7 @@ export class Connection implements VsockConnection {
     this.#sentCount = (this.#sentCount + part.length) >>> 0;
     if (write.sent === write.bytes.length) {
       this.#writes.shift();
-      this.#changed();
+      this.#changes.tell();
     }
     return part;
   }
@@ -259,17 +258,9 @@ export class Connection implements VsockConnection {
   }
 
   #consume(lengthBytes: number): Buffer {
-    const parts: Uint8Array[] = [];
-    for (let left = lengthBytes; left > 0;) {
-      const [first] = this.#received;
-      if (first.length <= left) this.#received.shift();
-      else this.#received[0] = first.subarray(left);
-      parts.push(first.subarray(0, left));
-      left -= Math.min(left, first.length);
-    }
-    this.#unread -= lengthBytes;
+    const bytes = this.#received.take(lengthBytes);
     this.#forward(lengthBytes);
-    return Buffer.concat(parts);
+    return bytes;
   }
 
   #forward(lengthBytes: number): void {
@@ -278,28 +269,5 @@ export class Connection implements VsockConnection {
     if (((this.#forwarded - this.#toldForwarded) >>> 0) * 2 < this.bufferBytes) return;
     this.#updateDue = true;
     this.#owner.wake();
-  }
-
-  #changed(): void {
-    for (const tell of this.#waiters) tell();
-    this.#waiters.clear();
-  }
-
-  async #until(done: () => boolean, what: string, { timeoutMs = 10_000, signal }: { timeoutMs?: number; signal?: AbortSignal | undefined } = {}, saidMs = timeoutMs): Promise<void> {
-    const deadline = performance.now() + timeoutMs;
-    while (!done()) {
-      const leftMs = deadline - performance.now();
-      if (leftMs <= 0) throw new DeadlineError(what, saidMs);
-      let tell: () => void = () => undefined;
-      const change = new Promise<void>((resolve) => { tell = resolve; });
-      this.#waiters.add(tell);
-      try {
-        await within(change, { timeoutMs: leftMs, what, signal });
-      } catch (error) {
-        throw error instanceof DeadlineError ? new DeadlineError(what, saidMs) : error;
-      } finally {
-        this.#waiters.delete(tell);
-      }
-    }
   }
 }
