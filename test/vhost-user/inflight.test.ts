@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import fc from 'fast-check';
 import { ProtocolError } from '../../src/errors.ts';
-import { closeFd, mapFile, unmapFile } from '../../src/native/index.ts';
+import { mapFile, unmapFile } from '../../src/native/index.ts';
 import { VhostUserBackend } from '../../src/vhost-user/index.ts';
 import { descStatePacked, queueRegionPacked } from '../../src/vhost-user/inflight-packed.ts';
 import { descStateSplit, queueRegionSplit } from '../../src/vhost-user/inflight-split.ts';
