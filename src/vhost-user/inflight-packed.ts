@@ -10,7 +10,7 @@ import { ProtocolError } from '../errors.ts';
 import type { DescriptorTable } from '../virtio/descriptor-walk.ts';
 import { availableFlags, packedRingParts, VIRTQ_DESC_F_AVAIL, VIRTQ_DESC_F_USED } from '../virtio/packed-ring.ts';
 import type { JournalledRequest, Resubmission } from '../virtio/ring-journal.ts';
-import type { InflightRegion, NotedRing, RegionPlace } from './inflight.ts';
+import type { InflightRegion, NotedRing, RegionPlace, RegionViews } from './inflight.ts';
 
 export const queueRegionPacked = layout('QueueRegionPacked', 32, {
   features: u64(0, 'none'),
@@ -70,11 +70,10 @@ export class PackedInflight implements InflightRegion {
   readonly #batch: Uint16Array;
   #batchSize = 0;
 
-  /** `bytes` start at a multiple of 4 of their buffer. */
-  constructor(bytes: Uint8Array, place: RegionPlace) {
+  constructor({ u8: bytes, u16: halves, u32: words }: RegionViews, place: RegionPlace) {
     this.#u8 = bytes;
-    this.#u16 = new Uint16Array(bytes.buffer, bytes.byteOffset, bytes.length / 2);
-    this.#u32 = new Uint32Array(bytes.buffer, bytes.byteOffset, bytes.length / 4);
+    this.#u16 = halves;
+    this.#u32 = words;
     this.#place = place;
     this.#next = new Uint16Array(place.entries);
     this.#last = new Uint16Array(place.entries);

@@ -4,7 +4,7 @@
 import { layout, u16, u64, u8 } from '../bytes/layout.ts';
 import { ProtocolError } from '../errors.ts';
 import type { JournalledRequest, Resubmission } from '../virtio/ring-journal.ts';
-import type { InflightRegion, NotedRing, RegionPlace } from './inflight.ts';
+import type { InflightRegion, NotedRing, RegionPlace, RegionViews } from './inflight.ts';
 
 export const queueRegionSplit = layout('QueueRegionSplit', 16, {
   features: u64(0, 'none'),
@@ -32,11 +32,10 @@ export class SplitInflight implements InflightRegion {
   readonly #batch: Uint16Array;
   #batchSize = 0;
 
-  /** `bytes` start at a multiple of 4 of their buffer. */
-  constructor(bytes: Uint8Array, place: RegionPlace) {
+  constructor({ u8: bytes, u16: halves, u32: words }: RegionViews, place: RegionPlace) {
     this.#u8 = bytes;
-    this.#u16 = new Uint16Array(bytes.buffer, bytes.byteOffset, bytes.length / 2);
-    this.#u32 = new Uint32Array(bytes.buffer, bytes.byteOffset, bytes.length / 4);
+    this.#u16 = halves;
+    this.#u32 = words;
     this.#place = place;
     this.#batch = new Uint16Array(place.size);
   }

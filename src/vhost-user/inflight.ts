@@ -5,7 +5,7 @@
 import { ProtocolError } from '../errors.ts';
 import { createMemfd } from '../native/index.ts';
 import type { DescriptorTable } from '../virtio/descriptor-walk.ts';
-import type { GuestAddress, GuestMemory } from '../virtio/guest-memory.ts';
+import type { GuestAddress, GuestMemory, MemoryRegion } from '../virtio/guest-memory.ts';
 import type { JournalledRequest, Resubmission } from '../virtio/ring-journal.ts';
 import type { Payloads } from './codec.ts';
 import { descStatePacked, PackedInflight, queueRegionPacked } from './inflight-packed.ts';
@@ -42,6 +42,9 @@ export interface InflightRegion {
   /** After it could; `place` as RingJournal has it. */
   used(place: number): void;
 }
+
+/** The bytes of a ring's notes. */
+export type RegionViews = Pick<MemoryRegion, 'u8' | 'u16' | 'u32'>;
 
 /** Where in an area a ring's notes are. */
 export interface RegionPlace {
@@ -93,7 +96,8 @@ export class InflightArea {
       throw new ProtocolError(`vhost-user: ring ${index} of ${size} entries has no place in the in-flight area of ${this.#queueCount} queues of ${this.#queueSize}`);
     }
     const bytes = regionBytes(this.#queueSize, packed);
-    const notes = this.#area.u8.subarray(index * bytes, (index + 1) * bytes);
+    const u8 = this.#area.u8.subarray(index * bytes, (index + 1) * bytes);
+    const notes = { u8, u16: new Uint16Array(u8.buffer, u8.byteOffset, bytes / 2), u32: new Uint32Array(u8.buffer, u8.byteOffset, bytes / 4) };
     const place = { index, size, entries: this.#queueSize };
     return packed ? new PackedInflight(notes, place) : new SplitInflight(notes, place);
   }

@@ -10,7 +10,7 @@ import type { InflightRegion } from './inflight.ts';
 import type { MemoryMap } from './memory.ts';
 
 export interface RingNotesOptions {
-  readonly memory: MemoryMap;
+  readonly memory: Pick<MemoryMap, 'guestAddressOf'>;
   readonly size: number;
   /** The guest address of a packed ring's descriptors, where its used entries go; undefined: the ring is split. */
   readonly packedAt: number | undefined;

@@ -138,7 +138,7 @@ export abstract class RingVirtqueue implements TransportVirtqueue {
     if (this.#broken !== undefined || this.#stopped) return undefined;
     if (!this.look()) {
       this.#turn = 0;
-      this.options.journal?.asked();
+      if (this.options.eventIdx) this.options.journal?.asked();
       return undefined;
     }
     if (this.#turn >= TURN && this.options.yieldTurn !== undefined) {

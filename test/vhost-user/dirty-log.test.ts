@@ -9,8 +9,9 @@ import { closeFd, createEventfd, createMemfd, mapFile, readEventfd, unmapFile } 
 import { DirtyLog } from '../../src/vhost-user/dirty-log.ts';
 import { VhostUserBackend } from '../../src/vhost-user/index.ts';
 import { F_LOG_ALL, F_PROTOCOL_FEATURES, VRING_F_LOG } from '../../src/vhost-user/protocol.ts';
-import { featureMask, VIRTIO_F } from '../../src/virtio/features.ts';
+import { featureMask, ringFeatures, VIRTIO_F } from '../../src/virtio/features.ts';
 import { openDescriptors } from '../native/open-descriptors.ts';
+import { PackedMockDriver } from '../virtio/packed-mock-driver.ts';
 import { EchoDevice } from './echo-device.ts';
 import { FrontEnd, GUEST_BASE, MEMORY_BYTES } from './front-end.ts';
 import type { FrontEndRing } from './front-end.ts';
@@ -223,5 +224,84 @@ describe('a device whose writes are logged', () => {
     await startLogging();
     expect(negotiated).toBe(0);
     expect(backend.features).toBe(features & ~featureMask(F_PROTOCOL_FEATURES));
+  });
+});
+
+describe('a device of packed rings whose writes are logged', () => {
+  /** The ring's 512 descriptors fill two pages from here on; what tells of events lies behind them. */
+  const RING = GUEST_BASE + 2 * PAGE;
+  const EVENTS = GUEST_BASE / PAGE + 4;
+  let directory = '';
+  let device: EchoDevice;
+  let backend: VhostUserBackend;
+  let frontEnd: FrontEnd;
+  let ring: FrontEndRing<PackedMockDriver>;
+  let errors: Error[] = [];
+
+  beforeEach(() => {
+    directory = mkdtempSync(join(tmpdir(), 'vhost-'));
+    errors = [];
+    device = new EchoDevice(2, 512);
+    device.ringFeatures = ringFeatures({ packed: true });
+    backend = VhostUserBackend.listen({ path: join(directory, 's'), device, onError: (error) => errors.push(error) });
+    frontEnd = new FrontEnd(backend.path);
+  });
+  afterEach(async () => {
+    frontEnd.close();
+    await backend.close();
+    rmSync(directory, { recursive: true });
+  });
+
+  /** A ring that starts at this descriptor, and its log, switched on while it runs; QEMU logs the device area at its guest address. */
+  async function start(startIndex: number, { log = true, eventIdx = true } = {}): Promise<void> {
+    const driver = new PackedMockDriver({ memory: frontEnd.memory, base: RING, size: 512, startIndex, eventIdx });
+    await frontEnd.negotiate(driver.features);
+    await frontEnd.shareMemory();
+    ring = frontEnd.prepareDriver(0, driver, driver.baseAfter(0, 0));
+    await frontEnd.startRing(ring);
+    await frontEnd.ask('SET_LOG_BASE', { size: BigInt(LOG_BYTES), offset: BigInt(LOG_OFFSET) }, { fds: [logFd] });
+    frontEnd.send('SET_FEATURES', driver.features | featureMask(F_PROTOCOL_FEATURES, F_LOG_ALL));
+    await frontEnd.ask('SET_VRING_ADDR', { ...frontEnd.addresses(ring), flags: log ? VRING_F_LOG : 0, log: BigInt(driver.deviceArea) }, { needReply: true });
+    for (let turn = 0; turn < 20; turn += 1) await new Promise((resolve) => setImmediate(resolve));
+    marked();
+  }
+
+  /** One request with a buffer that is written in a page of its own; the pages marked until it was answered and looked behind. */
+  async function request(): Promise<{ pages: number[]; written: number }> {
+    const { driver } = ring;
+    driver.allocate(PAGE);
+    const written = Math.floor(driver.allocate(16) / PAGE);
+    const id = driver.submitOne('word');
+    await frontEnd.signalled(ring.callFd);
+    const [used] = driver.collect();
+    expect([used.id, Buffer.from(used.written).toString()]).toEqual([id, 'WORD']);
+    for (let turn = 0; turn < 20; turn += 1) await new Promise((resolve) => setImmediate(resolve));
+    return { pages: marked(), written };
+  }
+
+  const RING_PAGES = [GUEST_BASE / PAGE + 2, GUEST_BASE / PAGE + 3];
+
+  test.each([
+    { startIndex: 0, ringPages: [RING_PAGES[0]], where: 'in the first page of the ring' },
+    { startIndex: 300, ringPages: [RING_PAGES[1]], where: 'in the second' },
+    { startIndex: 255, ringPages: RING_PAGES, where: 'in both' },
+    { startIndex: 511, ringPages: RING_PAGES, where: 'at its end and its start' },
+  ])('marks the buffer, the event suppression and the used descriptor, $where', async ({ startIndex, ringPages }) => {
+    await start(startIndex);
+    const { pages, written } = await request();
+    expect(pages).toEqual([...new Set([...ringPages, EVENTS, written])].sort((a, b) => a - b));
+    expect(errors).toEqual([]);
+  });
+
+  test('marks nothing of the ring when its own switch is off', async () => {
+    await start(0, { log: false });
+    const { pages, written } = await request();
+    expect(pages).toEqual([written]);
+  });
+
+  test('leaves the event suppression out when it is not written: without EVENT_IDX', async () => {
+    await start(0, { eventIdx: false });
+    const { pages, written } = await request();
+    expect(pages).toEqual([RING_PAGES[0], written]);
   });
 });

@@ -8,7 +8,6 @@ export class EchoDevice implements VirtioDevice {
   readonly features = 1n << 5n;
   /** Absent unless a test says. */
   ringFeatures: bigint | undefined;
-  readonly queueSizeMax = 256;
   configSpace = new Uint8Array([1, 2, 3, 4, 5, 6, 7, 8]);
   accepted: bigint | undefined;
   resets = 0;
@@ -20,7 +19,7 @@ export class EchoDevice implements VirtioDevice {
   failure: Error | undefined;
   #idle: (() => void)[] = [];
 
-  constructor(readonly queueCount = 2) {}
+  constructor(readonly queueCount = 2, readonly queueSizeMax = 256) {}
 
   config(): Uint8Array {
     return this.configSpace;

@@ -15,8 +15,10 @@ import { forwardedPort, parseUsernet } from '../../src/qemu/memory-map.ts';
 import { QemuProcess } from '../../src/qemu/process.ts';
 import { QmpClient } from '../../src/qmp/client.ts';
 import { VhostUserBackend } from '../../src/vhost-user/index.ts';
+import { hasFeature, ringFeatures, VIRTIO_F } from '../../src/virtio/features.ts';
 import type { DescriptorChain } from '../../src/virtio/virtqueue.ts';
 import { within } from '../../src/wait.ts';
+import { LAYOUTS } from '../virtio/layouts.ts';
 
 const MIB = 2 ** 20;
 /** What the guest reads at once, always into the same buffer: no CPU of the guest writes there. */
@@ -68,36 +70,40 @@ afterEach(async () => {
   expect(errors).toEqual([]);
 });
 
-function listen(name: string, storage: MemoryStorage): string {
+function listen(name: string, storage: MemoryStorage, packed: boolean): string {
   const path = join(directory, name);
   const log = (line: string): void => void lines.push(`${name}: ${line}`);
-  const device = new VirtioBlkDevice({ storage, queueCount: 1, queueSizeMax: 128, readOnly: false, serial: 'moving', log });
+  const device = new VirtioBlkDevice({ storage, queueCount: 1, queueSizeMax: 128, readOnly: false, serial: 'moving', ringFeatures: ringFeatures({ packed }), log });
   backends.push(VhostUserBackend.listen({ path, device, onError: (error) => errors.push(error), log }));
   return path;
 }
 
 const status = async (qmp: QmpClient): Promise<string> => (await qmp.execute('query-migrate') as { status?: string }).status ?? 'none';
 
-test.each(['7.2', '10.0'])('QEMU %s: what the disk wrote into guest memory during a migration is there on the other side', async (qemu) => {
+const MATRIX = ['7.2', '10.0'].flatMap((qemu) => LAYOUTS.map((layout) => ({ qemu, layout })));
+
+test.each(MATRIX)('QEMU $qemu, $layout rings: what the disk wrote into guest memory during a migration is there on the other side', async ({ qemu, layout }) => {
+  const packed = layout === 'packed';
   const storage = new WitnessedStorage(2 * BLOCK);
   for (let i = 0; i < storage.capacityBytes; i += 4096) storage.bytes.writeUInt32LE(i * 2654435761 % 2 ** 32, i);
   const md5 = createHash('md5').update(storage.bytes.subarray(BLOCK)).digest('hex');
-  const properties = { driver: 'vhost-user-blk-pci', id: 'disk', chardev: 'disk-chardev', bus: 'rp1', 'num-queues': 1 };
+  const properties = { driver: 'vhost-user-blk-pci', id: 'disk', chardev: 'disk-chardev', bus: 'rp1', 'num-queues': 1, packed };
 
   source = await boot({ qemu });
   const { guest, qmp, innards } = source;
   await guest.run('modprobe virtio_pci; modprobe virtio_blk');
-  await qmp.execute('chardev-add', { id: 'disk-chardev', backend: { type: 'socket', data: { addr: { type: 'unix', data: { path: listen('a', storage) } }, server: false } } });
+  await qmp.execute('chardev-add', { id: 'disk-chardev', backend: { type: 'socket', data: { addr: { type: 'unix', data: { path: listen('a', storage, packed) } }, server: false } } });
   await qmp.execute('device_add', properties);
   await guest.until('[ -b /dev/vda ]', 'the disk to be there', 20_000);
+  expect(hasFeature(backends[0].features ?? 0n, VIRTIO_F.VIRTIO_F_RING_PACKED)).toBe(packed);
 
   // The same machine again, waiting for the guest.
   const place = await mkdtemp(join(tmpdir(), 'rootport-'));
   const command = innards.process.options.command.map((word) => (word === basename(innards.directory) ? basename(place) : word));
   destination = await QemuProcess.start({
     env: innards.process.options.env, directory: place,
-    command: [...command, '-chardev', `socket,id=disk-chardev,path=${listen('b', storage)}`,
-      '-device', Object.entries(properties).map(([key, value]) => (key === 'driver' ? value : `${key}=${value}`)).join(','), '-incoming', 'defer'],
+    command: [...command, '-chardev', `socket,id=disk-chardev,path=${listen('b', storage, packed)}`,
+      '-device', Object.entries(properties).map(([key, value]) => (key === 'driver' ? value : `${key}=${value === false ? 'off' : value === true ? 'on' : value}`)).join(','), '-incoming', 'defer'],
   });
   const there = monitor = await QmpClient.connect(destination.qmp, { timeoutMs: 20_000 });
   const uri = `unix:${join(directory, 'stream')}`;

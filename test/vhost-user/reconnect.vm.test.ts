@@ -11,10 +11,12 @@ import { boot } from '../../src/machine/boot.ts';
 import type { Machine } from '../../src/machine/machine.ts';
 import { isAtLeast } from '../../src/qemu/versions.ts';
 import { VhostUserBackend } from '../../src/vhost-user/index.ts';
+import { hasFeature, ringFeatures, VIRTIO_F } from '../../src/virtio/features.ts';
 import type { DescriptorChain } from '../../src/virtio/virtqueue.ts';
 import { steer } from '../../src/virtio/queue-gate.ts';
 import type { HeldRequest, SteeredDevice } from '../../src/virtio/queue-gate.ts';
 import { within } from '../../src/wait.ts';
+import { LAYOUTS } from '../virtio/layouts.ts';
 
 const BLOCK = 4096;
 const BLOCKS = 256;
@@ -50,6 +52,8 @@ let storage: WitnessedStorage;
 let steered: SteeredDevice;
 let errors: Error[] = [];
 let lines: string[] = [];
+/** Whether the disk of this test has packed rings. */
+let packed = false;
 
 beforeEach(async () => {
   directory = await mkdtemp(join(tmpdir(), 'reconnect-'));
@@ -66,7 +70,9 @@ afterEach(async () => {
 });
 
 function listen(): VhostUserBackend {
-  const core = new VirtioBlkDevice({ storage, queueCount: 1, queueSizeMax: 128, readOnly: false, serial: 'reconnect', log: (line) => lines.push(line) });
+  const core = new VirtioBlkDevice({
+    storage, queueCount: 1, queueSizeMax: 128, readOnly: false, serial: 'reconnect', ringFeatures: ringFeatures({ packed }), log: (line) => lines.push(line),
+  });
   steered = steer(core);
   backend = VhostUserBackend.listen({ path: join(directory, 's'), device: steered.device, onError: (error) => errors.push(error), log: (line) => lines.push(line) });
   backend.beforeCall = steered.beforeCall;
@@ -82,8 +88,9 @@ async function start(qemu: string): Promise<Machine> {
   await machine.qmp.execute('chardev-add', {
     id: 'disk-chardev', backend: { type: 'socket', data: { addr: { type: 'unix', data: { path: join(directory, 's') } }, server: false, ...reconnect } },
   });
-  await machine.qmp.execute('device_add', { driver: 'vhost-user-blk-pci', id: 'disk', chardev: 'disk-chardev', bus: 'rp1', 'num-queues': 1, 'queue-size': 16 });
+  await machine.qmp.execute('device_add', { driver: 'vhost-user-blk-pci', id: 'disk', chardev: 'disk-chardev', bus: 'rp1', 'num-queues': 1, 'queue-size': 16, packed });
   await machine.guest.until('[ -b /dev/vda ]', 'the disk to be there', 20_000);
+  expect(hasFeature(backend?.features ?? 0n, VIRTIO_F.VIRTIO_F_RING_PACKED)).toBe(packed);
   return machine;
 }
 
@@ -116,7 +123,13 @@ function expectBlocks(blocks: readonly number[]): void {
   expect([...storage.writes].sort((a, b) => a - b)).toEqual([...blocks].sort((a, b) => a - b));
 }
 
-describe.each(['7.2', '10.0', '11.1'])('QEMU %s', (qemu) => {
+const MATRIX = ['7.2', '10.0', '11.1'].flatMap((qemu) => LAYOUTS.map((layout) => ({ qemu, layout })));
+
+describe.each(MATRIX)('QEMU $qemu, $layout rings:', ({ qemu, layout }) => {
+  beforeEach(() => {
+    packed = layout === 'packed';
+  });
+
   test('a back end that dies with writes in flight, used out of order, has the rest again in order; each is done once', async () => {
     const { guest } = await start(qemu);
     await guest.run(writeBlock(0, letterOf(0)));
