@@ -86,16 +86,19 @@ export function virtioNet(options: VirtioNetOptions = {}): VirtioNet {
   const core = new VirtioNetDevice({
     queuePairs, queueSizeMax: queueSize, mac, mtu, mergeable, checksum, controlQueue: false,
     onFrame: (frame, pair) => peer.receive(frame, port, pair),
+    onReady: () => peer.ready?.(port),
     log: (line) => site?.log(line),
   });
   const port: NetPort = {
     mac,
-    send(frame, { queuePair, header } = {}) {
-      const pair = core.pairOf(frame, queuePair);
-      const delivery = core.send(frame, pair, header);
-      peer.sent?.(frame, port, delivery, pair);
+    send(frame, sendOptions = {}) {
+      const pair = core.pairOf(frame, sendOptions.queuePair);
+      const delivery = core.send(frame, pair, sendOptions);
+      if (delivery !== 'no-buffers' || sendOptions.keeps !== true) peer.sent?.(frame, port, delivery, pair);
       return delivery;
     },
+    pause: () => core.pause(),
+    resume: () => core.resume(),
     fail: (error) => site?.fail(error),
   };
   const steered = steer({ ...withoutConfig(core), ...ringsAsAsked(options) }, { latencyMs });
