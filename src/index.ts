@@ -20,7 +20,7 @@ export { virtioRng, type VirtioRng, type VirtioRngOptions } from './devices/virt
 export { virtioNet, type VirtioNet, type VirtioNetOptions } from './devices/virtio-net/index.ts';
 export { loopback } from './devices/virtio-net/loopback.ts';
 export { capture, type Capture } from './devices/virtio-net/capture.ts';
-export { netLink, type NetLink } from './devices/virtio-net/link.ts';
+export { netLink, type LinkCounts, type NetLink, type NetLinkOptions } from './devices/virtio-net/link.ts';
 export { scriptedPeer, type NextFrameOptions, type ScriptedPeer, type ScriptedPeerOptions } from './devices/virtio-net/scripted-peer.ts';
 export type { Delivery, NetPeer, NetPort, SendOptions, SentHeader } from './devices/virtio-net/peer.ts';
 export type { NetCounts, RefusedFrame } from './devices/virtio-net/device.ts';

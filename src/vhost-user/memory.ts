@@ -15,6 +15,12 @@ interface TableRegion {
   readonly userAddress: number;
   /** What it maps, to know it again in the next table. */
   readonly identity: string;
+  /**
+   * How often it was added and not removed. QEMU 7.2 adds every region once for each queue pair of a network card, all of
+   * which share one connection (vhost_user_add_remove_regions; not among vhost_user_one_time_request there), and
+   * removes it as often; 10.0 does it once.
+   */
+  holders: number;
   readonly pieces: readonly Piece[];
 }
 
@@ -89,30 +95,36 @@ export class MemoryMap implements GuestMemory {
     return this.#prepare('SET_MEM_TABLE', [], named);
   }
 
-  /** One region more (ADD_MEM_REG); `fd` is only looked at. Throws ProtocolError, and then nothing changed. */
+  /** One region more (ADD_MEM_REG), or the same one again; `fd` is only looked at. Throws ProtocolError, and then nothing changed. */
   prepareAdd(description: RegionDescription, fd: number): MemoryChange {
     if (this.#table.length >= MEMORY_SLOTS_MAX) throw new ProtocolError(`vhost-user: ADD_MEM_REG beyond the ${MEMORY_SLOTS_MAX} regions of GET_MAX_MEM_SLOTS`);
     return this.#prepare('ADD_MEM_REG', this.#table, [{ description, fd, name: 'the region of ADD_MEM_REG' }]);
   }
 
-  /** One region less (REM_MEM_REG): the one of this guest address, user address and size. Throws ProtocolError when there is none. */
+  /** One region less (REM_MEM_REG): the one of this guest address, user address and size, added as often as removed. Throws ProtocolError when there is none. */
   prepareRemove(description: RegionDescription): MemoryChange {
     const { guestAddress, size, userAddress } = check(description, 'the region of REM_MEM_REG');
-    const left = this.#table.filter((region) => region.guestAddress !== guestAddress || region.userAddress !== userAddress || region.sizeBytes !== size);
-    if (left.length === this.#table.length) throw new ProtocolError('vhost-user: REM_MEM_REG of a region that is not there', { received: description });
-    return this.#change(left, []);
+    const found = this.#table.find((region) => region.guestAddress === guestAddress && region.userAddress === userAddress && region.sizeBytes === size);
+    if (found === undefined) throw new ProtocolError('vhost-user: REM_MEM_REG of a region that is not there', { received: description });
+    if (found.holders > 1) return { removes: false, commit: () => { found.holders -= 1; }, abandon: () => undefined };
+    return this.#change(this.#table.filter((region) => region !== found), []);
   }
 
   #prepare(request: string, kept: readonly TableRegion[], added: readonly NewRegion[]): MemoryChange {
     const regions = [...kept];
     const fresh: TableRegion[] = [];
+    const again: TableRegion[] = [];
     try {
       for (const { description, fd, name } of added) {
         const { size: sizeBytes, ...checked } = check(description, name);
         const { dev, ino, blksize } = fstatSync(fd);
         const identity = [checked.guestAddress, sizeBytes, checked.userAddress, checked.mmapOffset, dev, ino].join(' ');
         const same = this.#table.find((region) => region.identity === identity);
-        const region = same ?? { ...checked, sizeBytes, identity, pieces: mapPieces({ ...checked, sizeBytes }, fd, blksize) };
+        if (same !== undefined && kept.includes(same)) {
+          again.push(same);
+          continue;
+        }
+        const region = same ?? { ...checked, sizeBytes, identity, holders: 1, pieces: mapPieces({ ...checked, sizeBytes }, fd, blksize) };
         if (same === undefined) fresh.push(region);
         regions.push(region);
       }
@@ -125,7 +137,15 @@ export class MemoryMap implements GuestMemory {
         cause: error, received: added.map(({ description }) => description),
       });
     }
-    return this.#change(regions, fresh);
+    const change = this.#change(regions, fresh);
+    return {
+      ...change,
+      commit: () => {
+        change.commit();
+        for (const region of regions) if (!kept.includes(region)) region.holders = 1;
+        for (const region of again) region.holders += 1;
+      },
+    };
   }
 
   #change(regions: readonly TableRegion[], fresh: readonly TableRegion[]): MemoryChange {

@@ -65,6 +65,7 @@ class PcapngCapture implements Capture {
         write(port, { frame, direction: 'inbound', queue, ...(delivery === 'delivered' ? {} : { comment: `dropped: ${delivery}` }) });
         inner.sent?.(frame, port, delivery, queue);
       },
+      ready: (port) => inner.ready?.(port),
       detached: (port) => {
         inner.detached?.(port);
         this.#close(port);

@@ -30,6 +30,8 @@ export interface VirtioNetDeviceOptions {
   readonly controlQueue: boolean;
   /** The guest sent a frame: a view that is valid during the call. */
   readonly onFrame: (frame: Uint8Array, queuePair: number) => void;
+  /** The guest gave receive buffers, or a receive queue stopped. */
+  readonly onReady?: () => void;
   readonly log: (line: string) => void;
 }
 
@@ -71,6 +73,9 @@ export class VirtioNetDevice implements VirtioDevice {
   #mac: Uint8Array;
   #filter = new ReceiveFilter();
   #activePairs = 1;
+  #paused = false;
+  /** Transmit queues that were looked at while paused, by index. */
+  readonly #kept = new Map<number, Virtqueue>();
   #format = { headerBytes: HEADER_BYTES, mergeable: false, checksum: false };
 
   constructor(options: VirtioNetDeviceOptions) {
@@ -94,7 +99,7 @@ export class VirtioNetDevice implements VirtioDevice {
         bits.VIRTIO_NET_F_CTRL_VLAN, bits.VIRTIO_NET_F_CTRL_MAC_ADDR,
       ] : []),
     );
-    this.reset();
+    this.#begin();
   }
 
   /** The address in force: the driver may have set another. */
@@ -126,21 +131,47 @@ export class VirtioNetDevice implements VirtioDevice {
 
   process(index: number, queue: Virtqueue): void {
     if (index >= 2 * this.#options.queuePairs) this.#control(queue);
-    else if (index % 2 === 0) this.#receivers[index / 2].use(queue);
-    else this.#transmit(index, queue);
+    else if (index % 2 === 1) this.#transmit(index, queue);
+    else this.#receive(this.#receivers[index / 2], (receiver) => receiver.use(queue));
   }
 
   disabled(index: number): void {
-    this.#receiverOf(index)?.disable();
+    this.#kept.delete(index);
+    this.#receive(this.#receiverOf(index), (receiver) => receiver.disable());
   }
 
   drain(index: number): Promise<void> {
-    this.#receiverOf(index)?.stop();
+    this.#kept.delete(index);
+    this.#receive(this.#receiverOf(index), (receiver) => receiver.stop());
     return Promise.resolve();
   }
 
+  /** Take no frames from the driver until resume(). It outlives resets. */
+  pause(): void {
+    this.#paused = true;
+  }
+
+  resume(): void {
+    this.#paused = false;
+    const kept = [...this.#kept];
+    this.#kept.clear();
+    for (const [index, queue] of kept) this.#transmit(index, queue);
+  }
+
+  #receive(receiver: ReceiveQueue | undefined, change: (receiver: ReceiveQueue) => void): void {
+    if (receiver === undefined) return;
+    change(receiver);
+    this.#options.onReady?.();
+  }
+
   reset(): void {
+    this.#begin();
+    this.#options.onReady?.();
+  }
+
+  #begin(): void {
     for (const receiver of this.#receivers) receiver.reset();
+    this.#kept.clear();
     this.#steering.clear();
     this.#filter = new ReceiveFilter();
     this.#mac = this.#options.mac;
@@ -159,15 +190,15 @@ export class VirtioNetDevice implements VirtioDevice {
     return pair < this.#activePairs && this.#receivers[pair].live ? pair : 0;
   }
 
-  /** Hand a frame to the driver on this pair, now, or drop and count it. */
-  send(frame: Uint8Array, pair: number, header?: SendOptions['header']): Delivery {
+  /** Hand a frame to the driver on this pair, now, or drop and count it; a sender that keeps it counts itself. */
+  send(frame: Uint8Array, pair: number, { header, keeps = false }: Omit<SendOptions, 'queuePair'> = {}): Delivery {
     if (frame.length > FRAME_BYTES_MAX) throw new UsageError(`virtioNet: a frame of ${frame.length} bytes`, { hint: `The longest has ${FRAME_BYTES_MAX}.` });
     const delivery = this.#filter.passes(frame, this.#mac) ? this.#receivers[pair].deliver(frame, this.#format, header) : 'filtered';
     const { received } = this.counts;
     if (delivery === 'delivered') {
       received.frames += 1;
       received.bytes += frame.length;
-    } else {
+    } else if (delivery !== 'no-buffers' || !keeps) {
       received.dropped[delivery] += 1;
     }
     return delivery;
@@ -176,7 +207,10 @@ export class VirtioNetDevice implements VirtioDevice {
   #transmit(index: number, queue: Virtqueue): void {
     const { transmitted } = this.counts;
     const pair = (index - 1) / 2;
-    for (let chain = queue.next(); chain !== undefined; chain = queue.next()) {
+    for (;;) {
+      if (this.#paused) return void this.#kept.set(index, queue);
+      const chain = queue.next();
+      if (chain === undefined) return;
       const fault = this.#reader.read(chain, this.#format);
       if (fault !== undefined && fault in NET_RING_FAULTS) return this.#break(index, queue, fault as NetRingFault);
       queue.complete(chain, 0); // the frame was copied: the driver may have its buffers back

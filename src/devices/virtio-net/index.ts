@@ -91,16 +91,19 @@ export function virtioNet(options: VirtioNetOptions = {}): VirtioNet {
       const card = new VirtioNetDevice({
         queuePairs, queueSizeMax: queueSize, mac, mtu, mergeable, checksum, controlQueue: false,
         onFrame: (frame, pair) => peer.receive(frame, port, pair),
+        onReady: () => peer.ready?.(port),
         log,
       });
       const port: NetPort = {
         mac,
-        send(frame, { queuePair, header } = {}) {
-          const pair = card.pairOf(frame, queuePair);
-          const delivery = card.send(frame, pair, header);
-          peer.sent?.(frame, port, delivery, pair);
+        send(frame, sendOptions = {}) {
+          const pair = card.pairOf(frame, sendOptions.queuePair);
+          const delivery = card.send(frame, pair, sendOptions);
+          if (delivery !== 'no-buffers' || sendOptions.keeps !== true) peer.sent?.(frame, port, delivery, pair);
           return delivery;
         },
+        pause: () => card.pause(),
+        resume: () => card.resume(),
         fail,
       };
       return { ...withoutConfig(card), ...ringsAsAsked(options), card, port };

@@ -20,6 +20,11 @@ export interface SendOptions {
   readonly queuePair?: number;
   /** Tell the driver these fields of the header, true or not: num_buffers, flags, gso_type... */
   readonly header?: SentHeader;
+  /**
+   * The sender keeps a frame that no buffer waits for, and sends it again when its peer is told `ready`: of
+   * `no-buffers` nothing is counted, and no watcher told.
+   */
+  readonly keeps?: boolean;
 }
 
 /** A frame is an Ethernet frame without preamble and frame check sequence. */
@@ -32,6 +37,10 @@ export interface NetPort {
    * sent the flow on, unless told. Any length up to 65553 bytes, runts too; UsageError above.
    */
   send(frame: Uint8Array, options?: SendOptions): Delivery;
+  /** Take no more frames from the guest, until resume(): its driver's rings fill up, and it waits. Those of an unplugged card go on. */
+  pause(): void;
+  /** Take frames again. Those that wait come to receive() before this returns. */
+  resume(): void;
   /** Something of the peer failed that the machine is to know of. */
   fail(error: Error): void;
 }
@@ -47,6 +56,8 @@ export interface NetPeer {
   receive(frame: Uint8Array, port: NetPort, queuePair: number): void;
   /** A frame was sent to the guest, by whoever it was; for those that watch. */
   sent?(frame: Uint8Array, port: NetPort, delivery: Delivery, queuePair: number): void;
+  /** A frame that was kept may be sent again: the guest gave receive buffers, or gives none any more (`queue-down`). */
+  ready?(port: NetPort): void;
   /** The card was unplugged. Does not throw. */
   detached?(port: NetPort): void;
 }

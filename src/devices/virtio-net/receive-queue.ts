@@ -98,7 +98,9 @@ export class ReceiveQueue {
     let roomBytes = 0;
     for (let count = 0; ; count += 1) {
       const chain = this.#taken[count] ?? this.#take(queue, headerBytes);
-      if (chain === undefined) return queue.broken === undefined ? 'no-buffers' : 'queue-down';
+      if (chain === undefined && queue.broken !== undefined) return 'queue-down';
+      // All that the ring can hold is here: more would never come.
+      if (chain === undefined) return count >= queue.size ? 'too-long' : 'no-buffers';
       roomBytes += chain.writableBytes;
       if (roomBytes >= neededBytes) return count + 1;
       if (!mergeable) return 'too-long';

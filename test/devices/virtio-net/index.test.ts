@@ -91,7 +91,7 @@ describe('virtioNet', () => {
     await expect(virtioNet({ peer: loopback() }).nextFrame()).rejects.toThrow('its peer, loopback');
     const peer = scriptedPeer();
     const net = virtioNet({ peer: capture(join(directory, 'x.pcapng')).tap(peer) });
-    peer.receive(patterned(60), { mac: patterned(6), send: () => 'delivered', fail: () => undefined });
+    peer.receive(patterned(60), { mac: patterned(6), send: () => 'delivered', pause: () => undefined, resume: () => undefined, fail: () => undefined });
     expect(await net.nextFrame()).toEqual(patterned(60));
   });
 

@@ -9,64 +9,17 @@ import { capture } from '../../../src/devices/virtio-net/capture.ts';
 import { decodeEthernet, encodeEthernet, ipv4Bytes, macBytes, macText } from '../../../src/devices/virtio-net/ethernet.ts';
 import { netLink } from '../../../src/devices/virtio-net/link.ts';
 import { loopback } from '../../../src/devices/virtio-net/loopback.ts';
-import type { Delivery, NetPeer, NetPort, SendOptions } from '../../../src/devices/virtio-net/peer.ts';
 import { scriptedPeer } from '../../../src/devices/virtio-net/scripted-peer.ts';
 import { DeadlineError, EnvironmentError, UsageError } from '../../../src/errors.ts';
 import { GUEST_MAC, partialUdp, patterned, PEER_MAC, sum16 } from './frames.ts';
+import { Port } from './noting-port.ts';
 import { readPcapng } from './pcapng-reader.ts';
-
-class Port implements NetPort {
-  readonly sent: { frame: Buffer; options: SendOptions | undefined }[] = [];
-  readonly failures: Error[] = [];
-  delivery: Delivery = 'delivered';
-
-  constructor(readonly peer: NetPeer, readonly mac: Uint8Array = GUEST_MAC) {}
-
-  send(frame: Uint8Array, options?: SendOptions): Delivery {
-    this.sent.push({ frame: Buffer.from(frame), options });
-    this.peer.sent?.(frame, this, this.delivery, options?.queuePair ?? 0);
-    return this.delivery;
-  }
-
-  fail(error: Error): void {
-    this.failures.push(error);
-  }
-}
 
 test('a loopback sends each frame back, on its pair', () => {
   const peer = loopback();
   const port = new Port(peer);
   peer.receive(patterned(60), port, 3);
   expect(port.sent).toEqual([{ frame: patterned(60), options: { queuePair: 3 } }]);
-});
-
-describe('a link', () => {
-  test('carries frames both ways while both cards are plugged and it is up, and counts those lost', () => {
-    const link = netLink();
-    const [a, b] = link.ends.map((end) => new Port(end));
-    a.peer.attached?.(a);
-    a.peer.receive(patterned(60, 1), a, 0);
-    expect(link.lost).toBe(1);
-    b.peer.attached?.(b);
-    a.peer.receive(patterned(60, 2), a, 0);
-    b.peer.receive(patterned(60, 3), b, 0);
-    link.up = false;
-    b.peer.receive(patterned(60, 4), b, 0);
-    link.up = true;
-    b.peer.detached?.(b);
-    a.peer.receive(patterned(60, 5), a, 0);
-    expect([a.sent, b.sent].map((sent) => sent.map(({ frame }) => frame))).toEqual([[patterned(60, 3)], [patterned(60, 2)]]);
-    expect(link.lost).toBe(3);
-  });
-
-  test('has one card an end', () => {
-    const { ends: [end] } = netLink();
-    const port = new Port(end);
-    end.attached?.(port);
-    expect(() => end.attached?.(new Port(end))).toThrow(UsageError);
-    end.detached?.(port);
-    end.attached?.(port);
-  });
 });
 
 describe('a scripted peer', () => {
