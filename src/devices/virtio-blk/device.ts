@@ -1,13 +1,13 @@
-// The virtio block device (virtio 1.2, 5.2) over any Storage: read, write, flush, get-id. Discard,
-// write-zeroes and secure-erase are not offered and answered UNSUPP. Knows no transport and no test.
+// The virtio block device (virtio 1.2, 5.2) over any Storage: read, write, flush, get-id, discard, write-zeroes
+// and another capacity. Secure-erase is not offered and answered UNSUPP. Knows no transport and no test.
 import { ProtocolError } from '../../errors.ts';
 import { featureMask, hasFeature, RING_FEATURES, VIRTIO_BLK_F } from '../../virtio/features.ts';
 import { VIRTIO_ID } from '../../virtio/ids.ts';
 import type { VirtioDevice } from '../../virtio/device.ts';
 import type { DescriptorChain, Virtqueue } from '../../virtio/virtqueue.ts';
-import { blkConfig, ID_BYTES, SECTOR_BYTES, VIRTIO_BLK_S, VIRTIO_BLK_T } from './layout.ts';
+import { blkConfig, ID_BYTES, SECTOR_BYTES, SEGMENT_SECTORS_MAX, SEGMENTS_MAX, VIRTIO_BLK_S, VIRTIO_BLK_T } from './layout.ts';
 import { BLK_FAULTS, BLK_RING_FAULTS, HEADER_BYTES, RequestReader } from './request.ts';
-import type { BlkFault, BlkLimits, BlkRingFault } from './request.ts';
+import type { BlkFault, BlkLimits, BlkRange, BlkRingFault } from './request.ts';
 import type { Storage, Work } from './storage.ts';
 
 export interface VirtioBlkDeviceOptions {
@@ -16,6 +16,10 @@ export interface VirtioBlkDeviceOptions {
   /** Largest queue size taken; config.seg_max leaves room in it for the header and the status. */
   readonly queueSizeMax: number;
   readonly readOnly: boolean;
+  /** Offer VIRTIO_BLK_F_DISCARD. */
+  readonly discard?: boolean;
+  /** Offer VIRTIO_BLK_F_WRITE_ZEROES. */
+  readonly writeZeroes?: boolean;
   /** At most 20 bytes. */
   readonly serial: string;
   readonly log: (line: string) => void;
@@ -32,9 +36,9 @@ export interface RefusedRequest {
 }
 
 const { VIRTIO_BLK_S_OK, VIRTIO_BLK_S_IOERR } = VIRTIO_BLK_S;
-const { VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT, VIRTIO_BLK_T_FLUSH } = VIRTIO_BLK_T;
-/** A guest can make any number of bad requests; this many are kept and logged. */
-const REFUSED_MAX = 1000;
+const { VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT, VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_T_DISCARD, VIRTIO_BLK_T_WRITE_ZEROES } = VIRTIO_BLK_T;
+/** A guest can make any number of bad requests, and of discards; this many are kept, and the bad ones logged. */
+const KEPT_MAX = 1000;
 
 export class VirtioBlkDevice implements VirtioDevice {
   readonly deviceId = VIRTIO_ID.BLOCK;
@@ -45,9 +49,12 @@ export class VirtioBlkDevice implements VirtioDevice {
   readonly queueSizeMax: number;
   /** What the driver did wrong, the first thousand. */
   readonly refused: RefusedRequest[] = [];
+  /** What the driver discarded, and what it had zeroed: the first thousand ranges of each. */
+  readonly discarded: BlkRange[] = [];
+  readonly zeroed: BlkRange[] = [];
   readonly #storage: Storage;
-  readonly #limits: BlkLimits;
-  readonly #config: Uint8Array;
+  #limits: BlkLimits;
+  #config: Uint8Array;
   readonly #id = new Uint8Array(ID_BYTES);
   readonly #log: (line: string) => void;
   readonly #reader = new RequestReader();
@@ -58,7 +65,7 @@ export class VirtioBlkDevice implements VirtioDevice {
   #flushEachWrite = false;
 
   constructor(options: VirtioBlkDeviceOptions) {
-    const { storage, queueCount, queueSizeMax, readOnly, serial, log } = options;
+    const { storage, queueCount, queueSizeMax, readOnly, discard = false, writeZeroes = false, serial, log } = options;
     this.ringFeatures = options.ringFeatures ?? RING_FEATURES;
     this.usedBatches = options.usedBatches ?? false;
     this.queueCount = queueCount;
@@ -67,7 +74,7 @@ export class VirtioBlkDevice implements VirtioDevice {
     this.#log = log;
     this.#inFlight = new Array<number>(queueCount).fill(0);
     this.#idle = Array.from({ length: queueCount }, () => []);
-    this.#limits = { capacitySectors: storage.capacityBytes / SECTOR_BYTES, readOnly };
+    this.#limits = { capacitySectors: storage.capacityBytes / SECTOR_BYTES, readOnly, discard, writeZeroes };
     this.#id.set(Buffer.from(serial).subarray(0, ID_BYTES));
     this.features = featureMask(
       VIRTIO_BLK_F.VIRTIO_BLK_F_SEG_MAX,
@@ -76,6 +83,8 @@ export class VirtioBlkDevice implements VirtioDevice {
       VIRTIO_BLK_F.VIRTIO_BLK_F_TOPOLOGY,
       VIRTIO_BLK_F.VIRTIO_BLK_F_MQ,
       ...(readOnly ? [VIRTIO_BLK_F.VIRTIO_BLK_F_RO] : []),
+      ...(discard ? [VIRTIO_BLK_F.VIRTIO_BLK_F_DISCARD] : []),
+      ...(writeZeroes ? [VIRTIO_BLK_F.VIRTIO_BLK_F_WRITE_ZEROES] : []),
     );
     const blocksInPhysical = storage.physicalBlockBytes / SECTOR_BYTES;
     this.#config = blkConfig.encode({
@@ -86,7 +95,19 @@ export class VirtioBlkDevice implements VirtioDevice {
       physical_block_exp: Math.log2(blocksInPhysical),
       min_io_size: blocksInPhysical,
       num_queues: queueCount,
+      ...(discard ? { max_discard_sectors: SEGMENT_SECTORS_MAX, max_discard_seg: SEGMENTS_MAX, discard_sector_alignment: blocksInPhysical } : {}),
+      ...(writeZeroes ? { max_write_zeroes_sectors: SEGMENT_SECTORS_MAX, max_write_zeroes_seg: SEGMENTS_MAX, write_zeroes_may_unmap: 1 } : {}),
     });
+  }
+
+  /** Requests are held to the new capacity from now on; a config-change interrupt is the caller's. */
+  async resize(capacityBytes: number): Promise<void> {
+    const capacitySectors = capacityBytes / SECTOR_BYTES;
+    const grows = capacitySectors > this.#limits.capacitySectors;
+    if (grows) await this.#storage.resize(capacityBytes);
+    this.#limits = { ...this.#limits, capacitySectors };
+    this.#config = blkConfig.encode({ ...blkConfig.decode(this.#config), capacity: BigInt(capacitySectors) });
+    if (!grows) await this.#storage.resize(capacityBytes);
   }
 
   config(): Uint8Array {
@@ -129,7 +150,7 @@ export class VirtioBlkDevice implements VirtioDevice {
     const { type, positionBytes, dataBytes } = reader;
     let work: Work;
     try {
-      work = this.#start(chain, type, positionBytes, dataBytes);
+      work = this.#start(chain, type, positionBytes, dataBytes, reader.ranges);
     } catch (error) {
       return this.#failed(queue, chain, error);
     }
@@ -144,21 +165,29 @@ export class VirtioBlkDevice implements VirtioDevice {
     });
   }
 
-  #start(chain: DescriptorChain, type: number, positionBytes: number, dataBytes: number): Work {
+  #start(chain: DescriptorChain, type: number, positionBytes: number, dataBytes: number, ranges: readonly BlkRange[]): Work {
     switch (type) {
       case VIRTIO_BLK_T_IN:
         return this.#storage.read(chain, positionBytes, dataBytes);
-      case VIRTIO_BLK_T_OUT: {
-        const work = this.#storage.write(chain, HEADER_BYTES, positionBytes, dataBytes);
-        if (!this.#flushEachWrite) return work;
-        return work === undefined ? this.#storage.flush() : work.then(() => this.#storage.flush());
-      }
+      case VIRTIO_BLK_T_OUT:
+        return this.#stable(this.#storage.write(chain, HEADER_BYTES, positionBytes, dataBytes));
+      case VIRTIO_BLK_T_DISCARD:
+        this.discarded.push(...ranges.slice(0, KEPT_MAX - this.discarded.length));
+        return inTurn(ranges, (range) => this.#storage.discard(range.positionBytes, range.lengthBytes));
+      case VIRTIO_BLK_T_WRITE_ZEROES:
+        this.zeroed.push(...ranges.slice(0, KEPT_MAX - this.zeroed.length));
+        return this.#stable(inTurn(ranges, (range) => this.#storage.zero(range.positionBytes, range.lengthBytes)));
       case VIRTIO_BLK_T_FLUSH:
         return this.#storage.flush();
       default: // GET_ID: check() lets nothing else through
         chain.copyIn(0, this.#id, 0, Math.min(ID_BYTES, dataBytes));
         return undefined;
     }
+  }
+
+  #stable(work: Work): Work {
+    if (!this.#flushEachWrite) return work;
+    return work === undefined ? this.#storage.flush() : work.then(() => this.#storage.flush());
   }
 
   #failed(queue: Virtqueue, chain: DescriptorChain, error: unknown): void {
@@ -174,8 +203,17 @@ export class VirtioBlkDevice implements VirtioDevice {
   }
 
   #refuse(queue: number, fault: BlkFault | BlkRingFault, request: string): void {
-    if (this.refused.length >= REFUSED_MAX) return;
+    if (this.refused.length >= KEPT_MAX) return;
     this.refused.push({ queue, fault, request });
     this.#log(`virtio-blk: queue ${queue}: ${fault}: ${request}`);
   }
+}
+
+/** One after the other, synchronously as long as none takes its time. */
+function inTurn(ranges: readonly BlkRange[], work: (range: BlkRange) => Work): Work {
+  for (const [index, range] of ranges.entries()) {
+    const begun = work(range);
+    if (begun !== undefined) return begun.then(() => inTurn(ranges.slice(index + 1), work));
+  }
+  return undefined;
 }

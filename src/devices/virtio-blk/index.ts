@@ -11,12 +11,13 @@ import type { RingOptions } from '../ring-options.ts';
 import { attachVhostUser } from '../vhost-user-attachment.ts';
 import { VirtioBlkDevice } from './device.ts';
 import type { RefusedRequest } from './device.ts';
+import type { BlkRange } from './request.ts';
 import { FileStorage } from './file-storage.ts';
 import { ID_BYTES, SECTOR_BYTES } from './layout.ts';
 import { MemoryStorage } from './memory-storage.ts';
 
 export type { RefusedRequest } from './device.ts';
-export { BLK_FAULTS, BLK_RING_FAULTS } from './request.ts';
+export { BLK_FAULTS, BLK_RING_FAULTS, type BlkRange } from './request.ts';
 
 export interface VirtioBlkOptions extends RingOptions {
   /** Request queues, 1 (the default) to 64. Each has an MSI-X vector of its own. */
@@ -26,6 +27,13 @@ export interface VirtioBlkOptions extends RingOptions {
   /** Keep the disk in this file, made or grown as needed; without it the disk is in memory. */
   readonly file?: string;
   readonly readOnly?: boolean;
+  /**
+   * Offer VIRTIO_BLK_F_DISCARD (fstrim, mkfs, blkdiscard); not unless told. A disk in memory reads as zeroes
+   * there, one in a file keeps what it had.
+   */
+  readonly discard?: boolean;
+  /** Offer VIRTIO_BLK_F_WRITE_ZEROES (blkdiscard -z, ext4's inode tables); not unless told. */
+  readonly writeZeroes?: boolean;
   /** What /sys/block/vdX/serial says: at most 20 ASCII bytes. */
   readonly serial?: string;
   /** Complete each request this many milliseconds later. */
@@ -47,8 +55,18 @@ export interface VirtioBlk extends Device {
   readonly queues: number;
   readonly capacityBytes: number;
   readonly serial: string;
-  /** The disk's content, live. UsageError for a disk in a file. */
+  /** The disk's content, live, until it is resized. UsageError for a disk in a file. */
   readonly bytes: Buffer;
+  /** Ranges that the driver discarded, in its order: the first thousand. */
+  readonly discarded: readonly BlkRange[];
+  /** Ranges that the driver had zeroed by WRITE_ZEROES, in its order: the first thousand. */
+  readonly zeroed: readonly BlkRange[];
+  /**
+   * Another capacity, a positive multiple of 512 bytes; a plugged disk's driver is told by a config-change
+   * interrupt. What a smaller disk in memory loses is gone; a file grows and is never shrunk. UsageError for a
+   * capacity that cannot be, and for a larger read-only file.
+   */
+  resize(capacityBytes: number): Promise<void>;
   /** What the driver did against the spec, the first thousand requests of it. */
   readonly refused: readonly RefusedRequest[];
   /** Hold, delay or falsify what a queue does, and its counts. UsageError when there is no such queue. */
@@ -62,7 +80,7 @@ const QUEUE_SIZE_MAX = 1024;
 
 /** Throws UsageError for options that make no disk. */
 export function virtioBlk(options: VirtioBlkOptions): VirtioBlk {
-  const { queues = 1, file, readOnly = false, serial = 'rootport', latencyMs = 0, queueSize = 128, hang, packed = false } = options;
+  const { queues = 1, file, readOnly = false, discard = false, writeZeroes = false, serial = 'rootport', latencyMs = 0, queueSize = 128, hang, packed = false } = options;
   whole('queues', queues, 1, QUEUES_MAX);
   whole('queueSize', queueSize, 4, QUEUE_SIZE_MAX);
   if (!packed && (queueSize & (queueSize - 1)) !== 0) throw new UsageError(`virtioBlk: queueSize ${queueSize} is not a power of two`);
@@ -74,7 +92,7 @@ export function virtioBlk(options: VirtioBlkOptions): VirtioBlk {
   const storage = file === undefined ? new MemoryStorage(capacityBytes) : new FileStorage({ path: file, capacityBytes, readOnly });
   let site: AttachSite | undefined;
   const core = new VirtioBlkDevice({
-    storage, queueCount: queues, queueSizeMax: queueSize, readOnly, serial, log: (line) => site?.log(line),
+    storage, queueCount: queues, queueSizeMax: queueSize, readOnly, discard, writeZeroes, serial, log: (line) => site?.log(line),
     ...ringsAsAsked(options),
   });
   const steered = steer(core, { latencyMs });
@@ -85,9 +103,19 @@ export function virtioBlk(options: VirtioBlkOptions): VirtioBlk {
     needsSharedMemory: true,
     guest: { modules: ['virtio_pci', 'virtio_blk'], ready: 'virtio*/block/*' },
     queues,
-    capacityBytes,
     serial,
     refused: core.refused,
+    discarded: core.discarded,
+    zeroed: core.zeroed,
+    get capacityBytes() {
+      return storage.capacityBytes;
+    },
+    async resize(to) {
+      checkCapacity(to, file);
+      if (readOnly && file !== undefined && to > storage.capacityBytes) throw new UsageError(`virtioBlk: ${file} is read-only and does not grow`);
+      await core.resize(to);
+      if (site !== undefined) steered.gate.interruptConfig();
+    },
     queue: (index) => steered.queue(index),
     gate: steered.gate,
     get bytes() {
@@ -129,13 +157,7 @@ function capacityOf({ capacityBytes, file, readOnly = false }: VirtioBlkOptions)
   if (capacity === undefined) {
     throw new UsageError('virtioBlk: no capacity', { hint: 'Give capacityBytes, such as 64 * 2 ** 20, or a file that is there.' });
   }
-  if (!Number.isSafeInteger(capacity) || capacity <= 0 || capacity % SECTOR_BYTES !== 0) {
-    const hint = Number.isSafeInteger(capacity) && capacity > 0 ? `The next one is ${Math.ceil(capacity / SECTOR_BYTES) * SECTOR_BYTES}.` : 'Such as 64 * 2 ** 20.';
-    throw new UsageError(`virtioBlk: a capacity of ${capacity} bytes is not a positive multiple of ${SECTOR_BYTES}`, { hint });
-  }
-  if (file === undefined && capacity > constants.MAX_LENGTH) {
-    throw new UsageError(`virtioBlk: ${capacity} bytes are more than a disk in memory can have (${constants.MAX_LENGTH})`, { hint: 'Give a file: it may be sparse.' });
-  }
+  checkCapacity(capacity, file);
   if (there !== undefined && there.size > capacity) {
     throw new UsageError(`virtioBlk: ${file} has ${there.size} bytes, more than the capacity of ${capacity}`, { hint: 'Leave capacityBytes out, or give another file: no file is shrunk.' });
   }
@@ -143,4 +165,14 @@ function capacityOf({ capacityBytes, file, readOnly = false }: VirtioBlkOptions)
     throw new UsageError(`virtioBlk: ${file} has ${there?.size ?? 0} bytes, fewer than the capacity of ${capacity}, and a read-only disk does not grow it`);
   }
   return capacity;
+}
+
+function checkCapacity(capacity: number, file: string | undefined): void {
+  if (!Number.isSafeInteger(capacity) || capacity <= 0 || capacity % SECTOR_BYTES !== 0) {
+    const hint = Number.isSafeInteger(capacity) && capacity > 0 ? `The next one is ${Math.ceil(capacity / SECTOR_BYTES) * SECTOR_BYTES}.` : 'Such as 64 * 2 ** 20.';
+    throw new UsageError(`virtioBlk: a capacity of ${capacity} bytes is not a positive multiple of ${SECTOR_BYTES}`, { hint });
+  }
+  if (file === undefined && capacity > constants.MAX_LENGTH) {
+    throw new UsageError(`virtioBlk: ${capacity} bytes are more than a disk in memory can have (${constants.MAX_LENGTH})`, { hint: 'Give a file: it may be sparse.' });
+  }
 }

@@ -4,11 +4,15 @@ import type { DescriptorChain } from '../../virtio/virtqueue.ts';
 import type { Storage } from './storage.ts';
 
 export class MemoryStorage implements Storage {
-  readonly bytes: Buffer;
+  bytes: Buffer;
   readonly physicalBlockBytes = 512;
 
-  constructor(readonly capacityBytes: number) {
+  constructor(capacityBytes: number) {
     this.bytes = Buffer.alloc(capacityBytes);
+  }
+
+  get capacityBytes(): number {
+    return this.bytes.length;
   }
 
   async open(): Promise<void> {}
@@ -19,6 +23,20 @@ export class MemoryStorage implements Storage {
 
   write(chain: DescriptorChain, offset: number, positionBytes: number, lengthBytes: number): undefined {
     chain.copyOut(offset, this.bytes, positionBytes, lengthBytes);
+  }
+
+  zero(positionBytes: number, lengthBytes: number): undefined {
+    this.bytes.fill(0, positionBytes, positionBytes + lengthBytes);
+  }
+
+  discard(positionBytes: number, lengthBytes: number): undefined {
+    this.zero(positionBytes, lengthBytes);
+  }
+
+  resize(capacityBytes: number): undefined {
+    const bytes = Buffer.alloc(capacityBytes);
+    this.bytes.copy(bytes);
+    this.bytes = bytes;
   }
 
   flush(): undefined {}
