@@ -38,7 +38,7 @@ export { virtioDevice, type PluggableVirtioDevice, type VirtioDeviceOptions } fr
 export type { AcknowledgeRule, DmaBuffer, ProbedFunction } from './guest/probe-function.ts';
 export type { ProbeEvent, VectorCount, VectorKind } from './guest/probe-protocol.ts';
 export type { CallVerdict, ConfigChange, DeviceGate, HeldRequest, QueueGate, RequestAnswer, RestartOptions } from './virtio/queue-gate.ts';
-export type { RefusedRequest } from './devices/virtio-blk/index.ts';
+export type { BlkRange, RefusedRequest } from './devices/virtio-blk/index.ts';
 export type { RingOptions } from './devices/ring-options.ts';
 export { errnoNameOf } from './guest/probe-protocol.ts';
 export type { VirtioDevice } from './virtio/device.ts';

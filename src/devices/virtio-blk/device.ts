@@ -1,13 +1,13 @@
-// The virtio block device (virtio 1.2, 5.2) over any Storage: read, write, flush, get-id. Discard,
-// write-zeroes and secure-erase are not offered and answered UNSUPP. Knows no transport and no test.
+// The virtio block device (virtio 1.2, 5.2) over any Storage: read, write, flush, get-id, discard, write-zeroes
+// and another capacity. Secure-erase is not offered and answered UNSUPP. Knows no transport and no test.
 import { ProtocolError } from '../../errors.ts';
 import { featureMask, hasFeature, RING_FEATURES, VIRTIO_BLK_F } from '../../virtio/features.ts';
 import { VIRTIO_ID } from '../../virtio/ids.ts';
 import type { VirtioDevice } from '../../virtio/device.ts';
 import type { DescriptorChain, Virtqueue } from '../../virtio/virtqueue.ts';
-import { blkConfig, ID_BYTES, SECTOR_BYTES, VIRTIO_BLK_S, VIRTIO_BLK_T } from './layout.ts';
+import { blkConfig, ID_BYTES, SECTOR_BYTES, SEGMENT_SECTORS_MAX, SEGMENTS_MAX, VIRTIO_BLK_S, VIRTIO_BLK_T } from './layout.ts';
 import { BLK_FAULTS, BLK_RING_FAULTS, HEADER_BYTES, RequestReader } from './request.ts';
-import type { BlkFault, BlkLimits, BlkRingFault } from './request.ts';
+import type { BlkFault, BlkLimits, BlkRange, BlkRingFault } from './request.ts';
 import type { Storage, Work } from './storage.ts';
 
 export interface VirtioBlkDeviceOptions {
@@ -16,13 +16,17 @@ export interface VirtioBlkDeviceOptions {
   /** Largest queue size taken; config.seg_max leaves room in it for the header and the status. */
   readonly queueSizeMax: number;
   readonly readOnly: boolean;
+  /** Offer VIRTIO_BLK_F_DISCARD. */
+  readonly discard?: boolean;
+  /** Offer VIRTIO_BLK_F_WRITE_ZEROES. */
+  readonly writeZeroes?: boolean;
   /** At most 20 bytes. */
   readonly serial: string;
   readonly log: (line: string) => void;
   readonly ringFeatures?: bigint;
   readonly usedBatches?: boolean;
-  /** Called for each request that is added to `refused`. */
-  readonly onRefused?: (request: RefusedRequest) => void;
+  /** Called with what is added to one of the lists. */
+  readonly onKept?: (kept: Kept) => void;
 }
 
 /** A request that the driver should not have made. */
@@ -33,10 +37,23 @@ export interface RefusedRequest {
   readonly request: string;
 }
 
+/** The lists of a disk, the first thousand of each: what its driver did wrong, discarded, had zeroed. */
+export interface KeptLists {
+  readonly refused: RefusedRequest[];
+  readonly discarded: BlkRange[];
+  readonly zeroed: BlkRange[];
+}
+
+/** Entries for one of them. */
+export interface Kept {
+  readonly list: keyof KeptLists;
+  readonly entries: readonly (RefusedRequest | BlkRange)[];
+}
+
 const { VIRTIO_BLK_S_OK, VIRTIO_BLK_S_IOERR } = VIRTIO_BLK_S;
-const { VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT, VIRTIO_BLK_T_FLUSH } = VIRTIO_BLK_T;
-/** A guest can make any number of bad requests; this many are kept and logged. */
-const REFUSED_MAX = 1000;
+const { VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT, VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_T_DISCARD, VIRTIO_BLK_T_WRITE_ZEROES } = VIRTIO_BLK_T;
+/** A guest can make any number of bad requests, and of discards; this many are kept, and the bad ones logged. */
+const KEPT_MAX = 1000;
 
 export class VirtioBlkDevice implements VirtioDevice {
   readonly deviceId = VIRTIO_ID.BLOCK;
@@ -47,9 +64,12 @@ export class VirtioBlkDevice implements VirtioDevice {
   readonly queueSizeMax: number;
   /** What the driver did wrong, the first thousand. */
   readonly refused: RefusedRequest[] = [];
+  /** What the driver discarded, and what it had zeroed: the first thousand ranges of each. */
+  readonly discarded: BlkRange[] = [];
+  readonly zeroed: BlkRange[] = [];
   readonly #storage: Storage;
-  readonly #limits: BlkLimits;
-  readonly #config: Uint8Array;
+  #limits: BlkLimits;
+  #config: Uint8Array;
   readonly #id = new Uint8Array(ID_BYTES);
   readonly #log: (line: string) => void;
   readonly #reader = new RequestReader();
@@ -57,21 +77,21 @@ export class VirtioBlkDevice implements VirtioDevice {
   /** Asynchronous requests per queue, and who waits for them to end. */
   readonly #inFlight: number[];
   readonly #idle: (() => void)[][];
-  readonly #onRefused: ((request: RefusedRequest) => void) | undefined;
+  readonly #onKept: VirtioBlkDeviceOptions['onKept'];
   #flushEachWrite = false;
 
   constructor(options: VirtioBlkDeviceOptions) {
-    const { storage, queueCount, queueSizeMax, readOnly, serial, log } = options;
+    const { storage, queueCount, queueSizeMax, readOnly, discard = false, writeZeroes = false, serial, log } = options;
     this.ringFeatures = options.ringFeatures ?? RING_FEATURES;
     this.usedBatches = options.usedBatches ?? false;
     this.queueCount = queueCount;
     this.queueSizeMax = queueSizeMax;
     this.#storage = storage;
     this.#log = log;
-    this.#onRefused = options.onRefused;
+    this.#onKept = options.onKept;
     this.#inFlight = new Array<number>(queueCount).fill(0);
     this.#idle = Array.from({ length: queueCount }, () => []);
-    this.#limits = { capacitySectors: storage.capacityBytes / SECTOR_BYTES, readOnly };
+    this.#limits = { capacitySectors: storage.capacityBytes / SECTOR_BYTES, readOnly, discard, writeZeroes };
     this.#id.set(Buffer.from(serial).subarray(0, ID_BYTES));
     this.features = featureMask(
       VIRTIO_BLK_F.VIRTIO_BLK_F_SEG_MAX,
@@ -80,6 +100,8 @@ export class VirtioBlkDevice implements VirtioDevice {
       VIRTIO_BLK_F.VIRTIO_BLK_F_TOPOLOGY,
       VIRTIO_BLK_F.VIRTIO_BLK_F_MQ,
       ...(readOnly ? [VIRTIO_BLK_F.VIRTIO_BLK_F_RO] : []),
+      ...(discard ? [VIRTIO_BLK_F.VIRTIO_BLK_F_DISCARD] : []),
+      ...(writeZeroes ? [VIRTIO_BLK_F.VIRTIO_BLK_F_WRITE_ZEROES] : []),
     );
     const blocksInPhysical = storage.physicalBlockBytes / SECTOR_BYTES;
     this.#config = blkConfig.encode({
@@ -90,7 +112,19 @@ export class VirtioBlkDevice implements VirtioDevice {
       physical_block_exp: Math.log2(blocksInPhysical),
       min_io_size: blocksInPhysical,
       num_queues: queueCount,
+      ...(discard ? { max_discard_sectors: SEGMENT_SECTORS_MAX, max_discard_seg: SEGMENTS_MAX, discard_sector_alignment: blocksInPhysical } : {}),
+      ...(writeZeroes ? { max_write_zeroes_sectors: SEGMENT_SECTORS_MAX, max_write_zeroes_seg: SEGMENTS_MAX, write_zeroes_may_unmap: 1 } : {}),
     });
+  }
+
+  /** Requests are held to the new capacity from now on; a config-change interrupt is the caller's. */
+  async resize(capacityBytes: number): Promise<void> {
+    const capacitySectors = capacityBytes / SECTOR_BYTES;
+    const grows = capacitySectors > this.#limits.capacitySectors;
+    if (grows) await this.#storage.resize(capacityBytes);
+    this.#limits = { ...this.#limits, capacitySectors };
+    this.#config = blkConfig.encode({ ...blkConfig.decode(this.#config), capacity: BigInt(capacitySectors) });
+    if (!grows) await this.#storage.resize(capacityBytes);
   }
 
   config(): Uint8Array {
@@ -133,7 +167,7 @@ export class VirtioBlkDevice implements VirtioDevice {
     const { type, positionBytes, dataBytes } = reader;
     let work: Work;
     try {
-      work = this.#start(chain, type, positionBytes, dataBytes);
+      work = this.#start(chain, type, positionBytes, dataBytes, reader.ranges);
     } catch (error) {
       return this.#failed(queue, chain, error);
     }
@@ -148,21 +182,29 @@ export class VirtioBlkDevice implements VirtioDevice {
     });
   }
 
-  #start(chain: DescriptorChain, type: number, positionBytes: number, dataBytes: number): Work {
+  #start(chain: DescriptorChain, type: number, positionBytes: number, dataBytes: number, ranges: readonly BlkRange[]): Work {
     switch (type) {
       case VIRTIO_BLK_T_IN:
         return this.#storage.read(chain, positionBytes, dataBytes);
-      case VIRTIO_BLK_T_OUT: {
-        const work = this.#storage.write(chain, HEADER_BYTES, positionBytes, dataBytes);
-        if (!this.#flushEachWrite) return work;
-        return work === undefined ? this.#storage.flush() : work.then(() => this.#storage.flush());
-      }
+      case VIRTIO_BLK_T_OUT:
+        return this.#stable(this.#storage.write(chain, HEADER_BYTES, positionBytes, dataBytes));
+      case VIRTIO_BLK_T_DISCARD:
+        this.#keep('discarded', ...ranges.slice(0, KEPT_MAX - this.discarded.length));
+        return inTurn(ranges, (range) => this.#storage.discard(range.positionBytes, range.lengthBytes));
+      case VIRTIO_BLK_T_WRITE_ZEROES:
+        this.#keep('zeroed', ...ranges.slice(0, KEPT_MAX - this.zeroed.length));
+        return this.#stable(inTurn(ranges, (range) => this.#storage.zero(range.positionBytes, range.lengthBytes)));
       case VIRTIO_BLK_T_FLUSH:
         return this.#storage.flush();
       default: // GET_ID: check() lets nothing else through
         chain.copyIn(0, this.#id, 0, Math.min(ID_BYTES, dataBytes));
         return undefined;
     }
+  }
+
+  #stable(work: Work): Work {
+    if (!this.#flushEachWrite) return work;
+    return work === undefined ? this.#storage.flush() : work.then(() => this.#storage.flush());
   }
 
   #failed(queue: Virtqueue, chain: DescriptorChain, error: unknown): void {
@@ -177,11 +219,23 @@ export class VirtioBlkDevice implements VirtioDevice {
     queue.complete(chain, status === VIRTIO_BLK_S_OK || chain.writableBytes === 1 ? chain.writableBytes : 0);
   }
 
+  #keep<L extends keyof KeptLists>(list: L, ...entries: KeptLists[L]): void {
+    (this[list] as KeptLists[L][number][]).push(...entries);
+    if (entries.length > 0) this.#onKept?.({ list, entries });
+  }
+
   #refuse(queue: number, fault: BlkFault | BlkRingFault, request: string): void {
-    if (this.refused.length >= REFUSED_MAX) return;
-    const refused = { queue, fault, request };
-    this.refused.push(refused);
-    this.#onRefused?.(refused);
+    if (this.refused.length >= KEPT_MAX) return;
+    this.#keep('refused', { queue, fault, request });
     this.#log(`virtio-blk: queue ${queue}: ${fault}: ${request}`);
   }
+}
+
+/** One after the other, synchronously as long as none takes its time. */
+function inTurn(ranges: readonly BlkRange[], work: (range: BlkRange) => Work): Work {
+  for (const [index, range] of ranges.entries()) {
+    const begun = work(range);
+    if (begun !== undefined) return begun.then(() => inTurn(ranges.slice(index + 1), work));
+  }
+  return undefined;
 }

@@ -1,5 +1,6 @@
 // A disk in a file: asynchronous positional I/O straight between the file and guest memory (no copy of
-// ours), flush is fdatasync. The file is made, or grown with a hole, to the capacity; never shrunk.
+// ours), flush is fdatasync. The file is made, or grown with a hole, to the capacity; never shrunk. A discard
+// leaves it as it is: Node has no call to punch a hole.
 import { open } from 'node:fs/promises';
 import type { FileHandle } from 'node:fs/promises';
 import { EnvironmentError } from '../../errors.ts';
@@ -9,6 +10,8 @@ import type { Storage, Work } from './storage.ts';
 /** Most buffers that one preadv or pwritev takes (IOV_MAX of Linux). */
 const IOV_MAX = 1024;
 
+const ZEROES = new Uint8Array(64 * 1024);
+
 export interface FileStorageOptions {
   readonly path: string;
   readonly capacityBytes: number;
@@ -16,7 +19,7 @@ export interface FileStorageOptions {
 }
 
 export class FileStorage implements Storage {
-  readonly capacityBytes: number;
+  capacityBytes: number;
   readonly physicalBlockBytes = 4096;
   readonly #path: string;
   readonly #readOnly: boolean;
@@ -54,6 +57,22 @@ export class FileStorage implements Storage {
 
   write(chain: DescriptorChain, offset: number, positionBytes: number, lengthBytes: number): Work {
     return this.#transfer('writev', chain.readableSpans(offset, lengthBytes), positionBytes);
+  }
+
+  zero(positionBytes: number, lengthBytes: number): Work {
+    const spans: Uint8Array[] = [];
+    for (let left = lengthBytes; left > 0; left -= ZEROES.length) spans.push(ZEROES.subarray(0, left));
+    return this.#transfer('writev', spans, positionBytes);
+  }
+
+  discard(): undefined {}
+
+  /** Smaller, the file stays as long as it is. */
+  async resize(capacityBytes: number): Promise<void> {
+    if (capacityBytes > this.capacityBytes && this.#handle !== undefined && !this.#readOnly && (await this.#handle.stat()).size < capacityBytes) {
+      await this.#handle.truncate(capacityBytes);
+    }
+    this.capacityBytes = capacityBytes;
   }
 
   flush(): Work {

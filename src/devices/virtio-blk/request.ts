@@ -1,7 +1,9 @@
 // What a block request is, and everything a driver can do wrong with one: the spec's MUSTs, each with
 // a name, the status that it is answered with, and the sentence. Does no I/O.
 import type { DescriptorChain } from '../../virtio/virtqueue.ts';
-import { blkRequestHeader, ID_BYTES, SECTOR_BYTES, VIRTIO_BLK_S, VIRTIO_BLK_T } from './layout.ts';
+import {
+  blkRequestHeader, blkSegment, ID_BYTES, SECTOR_BYTES, SEGMENT_SECTORS_MAX, SEGMENT_UNMAP, SEGMENTS_MAX, VIRTIO_BLK_S, VIRTIO_BLK_T,
+} from './layout.ts';
 
 export const HEADER_BYTES = blkRequestHeader.sizeBytes;
 const { VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_UNSUPP } = VIRTIO_BLK_S;
@@ -12,7 +14,11 @@ export const BLK_FAULTS = {
   'write-to-read-only': { status: VIRTIO_BLK_S_IOERR, must: '5.2.6.2: with VIRTIO_BLK_F_RO a device fails all writes' },
   'data-not-whole-sectors': { status: VIRTIO_BLK_S_IOERR, must: '5.2.6.1: the length of data MUST be a multiple of 512 bytes' },
   'sector-out-of-range': { status: VIRTIO_BLK_S_IOERR, must: '5.2.6.1: a driver MUST NOT submit a request past the capacity' },
-  'data-in-wrong-direction': { status: VIRTIO_BLK_S_IOERR, must: '5.2.6: data is device-writable for IN, device-readable for OUT, and none for FLUSH' },
+  'data-in-wrong-direction': { status: VIRTIO_BLK_S_IOERR, must: '5.2.6: data is device-writable for IN, device-readable for OUT, DISCARD and WRITE_ZEROES, and none for FLUSH' },
+  'data-not-whole-segments': { status: VIRTIO_BLK_S_IOERR, must: '5.2.6.1: the length of data MUST be a multiple of the size of struct virtio_blk_discard_write_zeroes' },
+  'too-many-segments': { status: VIRTIO_BLK_S_IOERR, must: '5.2.6.1: a driver MUST NOT give more segments than max_discard_seg or max_write_zeroes_seg' },
+  'segment-too-long': { status: VIRTIO_BLK_S_IOERR, must: '5.2.6.1: num_sectors MUST NOT be more than max_discard_sectors or max_write_zeroes_sectors' },
+  'segment-flags': { status: VIRTIO_BLK_S_UNSUPP, must: '5.2.6.2: an unknown flag, or the unmap flag of a DISCARD' },
   'id-buffer-too-long': { status: VIRTIO_BLK_S_IOERR, must: '5.2.6: the id string is at most 20 bytes, and so is the buffer for it' },
 } as const;
 export type BlkFault = keyof typeof BLK_FAULTS;
@@ -28,6 +34,16 @@ export type BlkRingFault = keyof typeof BLK_RING_FAULTS;
 export interface BlkLimits {
   readonly capacitySectors: number;
   readonly readOnly: boolean;
+  readonly discard: boolean;
+  readonly writeZeroes: boolean;
+}
+
+/** A part of the disk that the driver wants no more, or wants to be zeroes. */
+export interface BlkRange {
+  readonly positionBytes: number;
+  readonly lengthBytes: number;
+  /** Of WRITE_ZEROES: the device may deallocate it. A DISCARD asks for nothing else. */
+  readonly unmap: boolean;
 }
 
 /** Reads a request's header without leaving garbage: one reader a device, its fields the last request's. */
@@ -37,6 +53,8 @@ export class RequestReader {
   dataBytes = 0;
   /** Where on the disk, in bytes; of IN and OUT only. */
   positionBytes = 0;
+  /** Of DISCARD and WRITE_ZEROES only. */
+  ranges: readonly BlkRange[] = [];
   readonly #header = new Uint8Array(HEADER_BYTES);
   readonly #words = new Uint32Array(this.#header.buffer);
 
@@ -47,12 +65,14 @@ export class RequestReader {
     chain.copyOut(0, this.#header);
     this.type = this.#words[0];
     const dataOut = chain.readableBytes - HEADER_BYTES;
-    this.dataBytes = this.type === VIRTIO_BLK_T.VIRTIO_BLK_T_OUT ? dataOut : chain.writableBytes - 1;
+    const out = this.type === VIRTIO_BLK_T.VIRTIO_BLK_T_OUT || isRanges(this.type);
+    this.dataBytes = out ? dataOut : chain.writableBytes - 1;
     return undefined;
   }
 
-  /** What is wrong with the request read last, or undefined: then positionBytes is set too. */
-  check(chain: DescriptorChain, { capacitySectors, readOnly }: BlkLimits): BlkFault | undefined {
+  /** What is wrong with the request read last, or undefined: then positionBytes or ranges is set too. */
+  check(chain: DescriptorChain, limits: BlkLimits): BlkFault | undefined {
+    const { capacitySectors, readOnly } = limits;
     const { type, dataBytes } = this;
     const otherWay = chain.readableBytes - HEADER_BYTES + chain.writableBytes - 1 - dataBytes;
     switch (type) {
@@ -71,9 +91,34 @@ export class RequestReader {
       case VIRTIO_BLK_T.VIRTIO_BLK_T_GET_ID:
         if (otherWay !== 0) return 'data-in-wrong-direction';
         return dataBytes <= ID_BYTES ? undefined : 'id-buffer-too-long';
+      case VIRTIO_BLK_T.VIRTIO_BLK_T_DISCARD:
+      case VIRTIO_BLK_T.VIRTIO_BLK_T_WRITE_ZEROES:
+        if (!(type === VIRTIO_BLK_T.VIRTIO_BLK_T_DISCARD ? limits.discard : limits.writeZeroes)) return 'unsupported-type';
+        if (readOnly) return 'write-to-read-only';
+        if (otherWay !== 0) return 'data-in-wrong-direction';
+        return this.#readRanges(chain, capacitySectors);
       default:
         return 'unsupported-type';
     }
+  }
+
+  #readRanges(chain: DescriptorChain, capacitySectors: number): BlkFault | undefined {
+    const count = this.dataBytes / blkSegment.sizeBytes;
+    if (!Number.isInteger(count) || count === 0) return 'data-not-whole-segments';
+    if (count > SEGMENTS_MAX) return 'too-many-segments';
+    const bytes = new Uint8Array(this.dataBytes);
+    chain.copyOut(HEADER_BYTES, bytes);
+    const ranges: BlkRange[] = [];
+    for (let at = 0; at < bytes.length; at += blkSegment.sizeBytes) {
+      const { sector, num_sectors: sectors, flags } = blkSegment.decode(bytes.subarray(at, at + blkSegment.sizeBytes));
+      const allowed = this.type === VIRTIO_BLK_T.VIRTIO_BLK_T_DISCARD ? 0 : SEGMENT_UNMAP;
+      if ((flags & ~allowed) !== 0) return 'segment-flags';
+      if (sectors > SEGMENT_SECTORS_MAX) return 'segment-too-long';
+      if (sector + BigInt(sectors) > BigInt(capacitySectors)) return 'sector-out-of-range';
+      ranges.push({ positionBytes: Number(sector) * SECTOR_BYTES, lengthBytes: sectors * SECTOR_BYTES, unmap: flags === SEGMENT_UNMAP });
+    }
+    this.ranges = ranges;
+    return undefined;
   }
 
   /** For messages: what the driver sent. */
@@ -82,4 +127,8 @@ export class RequestReader {
     const sector = (BigInt(this.#words[3]) << 32n) | BigInt(this.#words[2]);
     return `${name}, sector ${sector}, ${this.dataBytes} bytes`;
   }
+}
+
+function isRanges(type: number): boolean {
+  return type === VIRTIO_BLK_T.VIRTIO_BLK_T_DISCARD || type === VIRTIO_BLK_T.VIRTIO_BLK_T_WRITE_ZEROES;
 }

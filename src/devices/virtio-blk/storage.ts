@@ -14,6 +14,12 @@ export interface Storage {
   read(chain: DescriptorChain, positionBytes: number, lengthBytes: number): Work;
   /** `length` bytes of the chain's readable part, from `offset` of it, to the disk at `position`. */
   write(chain: DescriptorChain, offset: number, positionBytes: number, lengthBytes: number): Work;
+  /** Zeroes to [position, position + length). */
+  zero(positionBytes: number, lengthBytes: number): Work;
+  /** Nobody needs [position, position + length) any more; what is read there is the storage's choice. */
+  discard(positionBytes: number, lengthBytes: number): Work;
+  /** Another capacity: what is past it is lost, what is new is zeroes. */
+  resize(capacityBytes: number): Work;
   /** Make every write that was completed stable. */
   flush(): Work;
   /** Idempotent. */

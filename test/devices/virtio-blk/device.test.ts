@@ -246,6 +246,7 @@ describe('a driver without FLUSH', () => {
         steps.push('write');
         return late ? Promise.resolve() : undefined;
       },
+      zero: () => undefined, discard: () => undefined, resize: () => undefined,
       flush: async () => { await Promise.resolve(); steps.push('flush'); },
     };
     storage = recording;
