@@ -4,7 +4,6 @@
 import { UsageError } from '../errors.ts';
 import type { AttachSite, Attachment, Device, PropertyValue } from '../qemu/attachment.ts';
 import type { VirtioDevice } from '../virtio/device.ts';
-import { hasFeature, VIRTIO_F } from '../virtio/features.ts';
 import { steer } from '../virtio/queue-gate.ts';
 import type { DeviceGate, QueueGate } from '../virtio/queue-gate.ts';
 import { attachVhostUser } from './vhost-user-attachment.ts';
@@ -20,7 +19,7 @@ export interface BackEndFaults {
 
 /** For the devices whose back end QEMU can lose and find again. */
 export interface ReconnectOptions {
-  /** QEMU connects again to the back end when it died: `gate.crash()`, then `gate.restart()`. Not with `packed`. */
+  /** QEMU connects again to the back end when it died: `gate.crash()`, then `gate.restart()`. */
   readonly reconnect?: boolean;
 }
 
@@ -69,9 +68,6 @@ export function vhostUserDevice<D extends VirtioDevice>(spec: VhostUserDeviceSpe
   }
   let site: AttachSite | undefined;
   const core = spec.make((line) => site?.log(line), (error) => site?.fail(error));
-  if (reconnect && hasFeature(core.ringFeatures ?? 0n, VIRTIO_F.VIRTIO_F_RING_PACKED)) {
-    throw new UsageError(`${maker}: reconnect with packed rings: what of them is in flight when the back end dies is lost`);
-  }
   const { thread } = spec;
   if (thread !== undefined && (latencyMs > 0 || hang !== undefined || reconnect)) throw noGates(maker, 'latencyMs, hang or reconnect');
   const steered = steer(core, { latencyMs });

@@ -59,6 +59,7 @@ function expectNotRepeated(disk: VirtioBlk, blocks: readonly number[]): void {
 
 describe.each([
   ['plugged', async () => scene.plug({ reconnect: true })],
+  ['plugged, on packed rings', async () => scene.plug({ reconnect: true, packed: true })],
   ['plugged before the boot', async () => ({ disk: cold, name: await scene.nameOf(await vm.functionOf(cold)) })],
 ])('a disk %s, whose back end dies and comes back', (_, plug) => {
   test('in order: has the writes in flight again in their order, and does each once', async () => {
