@@ -20,7 +20,8 @@ check: node_modules/.installed
 bench: node_modules/.installed
 	npm run bench
 
-# Hostile rings and messages by chance, ROOTPORT_FUZZ_SECONDS (60) each; what they meet is kept in test/fuzz/corpus.
+# Hostile rings and messages by chance, ROOTPORT_FUZZ_SECONDS (60) or ROOTPORT_FUZZ_STEPS for each target. What is new
+# is written to test/fuzz/found, which Git ignores; ROOTPORT_FUZZ_KEEP=1 adds it to test/fuzz/corpus.
 fuzz: node_modules/.installed
 	npm run fuzz
 

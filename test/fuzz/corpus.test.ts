@@ -4,7 +4,8 @@ import { expect, test } from '@jest/globals';
 import type { CaseOutcome } from './case-outcome.ts';
 import { readCorpus } from './explore.ts';
 import { messageTarget } from './message-target.ts';
-import { ringCase } from './ring-case.ts';
+import { packedRingCase } from './packed-ring-case.ts';
+import { splitRingCase } from './split-ring-case.ts';
 
 async function replay(target: string, run: (seed: number) => CaseOutcome | Promise<CaseOutcome>): Promise<void> {
   const corpus = Object.entries(readCorpus(target));
@@ -19,12 +20,18 @@ async function replay(target: string, run: (seed: number) => CaseOutcome | Promi
   expect(met.size).toBeGreaterThan(corpus.length / 2);
 }
 
-test('rings: every case that met something new holds', async () => {
-  await replay('rings', ringCase);
+test.each([
+  ['rings', splitRingCase],
+  ['packed-rings', packedRingCase],
+])('%s: every case that met something new holds', async (name, run) => {
+  await replay(name, run);
 });
 
-test('messages: every case that met something new holds, and nothing is left open', async () => {
-  const target = messageTarget();
-  await replay('messages', (seed) => target.run(seed));
+test.each([
+  ['messages', { packed: false }],
+  ['packed-messages', { packed: true }],
+])('%s: every case that met something new holds, and nothing is left open', async (name, options) => {
+  const target = messageTarget(options);
+  await replay(name, (seed) => target.run(seed));
   await target.close();
 });

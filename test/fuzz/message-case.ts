@@ -20,6 +20,8 @@ export interface Target {
   readonly errors: Error[];
   /** Descriptors to send, open for the whole run. */
   readonly fds: Descriptors;
+  /** Most drivers accept packed rings. */
+  readonly packed: boolean;
 }
 
 export interface Descriptors {
@@ -40,7 +42,7 @@ export function closeFds(fds: Descriptors): void {
 }
 
 /** @throws when the back end did what it must not */
-export async function messageCase(random: Random, { backend, errors, fds }: Target): Promise<CaseOutcome> {
+export async function messageCase(random: Random, { backend, errors, fds, packed }: Target): Promise<CaseOutcome> {
   errors.length = 0;
   const wild = random.pick([0, 0.002, 0.02, 0.2]);
   if (random.chance(0.5)) scribble(random, fds.memory);
@@ -62,7 +64,7 @@ export async function messageCase(random: Random, { backend, errors, fds }: Targ
   for (; steps < count && open; steps += 1) {
     const request = planned[steps] ?? random.below(random.chance(wild) ? 80 : LAST_REQUEST);
     try {
-      send(random, fd, request, wild, fds);
+      send(random, fd, request, wild, fds, packed);
     } catch {
       open = false; // EPIPE, or the socket is full: the back end does not read any more
     }
@@ -94,8 +96,8 @@ function script(random: Random): number[] {
   return whole.filter(() => !random.chance(0.03));
 }
 
-function send(random: Random, fd: number, request: number, wild: number, fds: Descriptors): void {
-  const payload = random.chance(wild) ? random.bytes(random.pick([0, 1, 4, 8, 12, 40, 300, 600])) : payloadOf(random, request, wild);
+function send(random: Random, fd: number, request: number, wild: number, fds: Descriptors, packed: boolean): void {
+  const payload = random.chance(wild) ? random.bytes(random.pick([0, 1, 4, 8, 12, 40, 300, 600])) : packed ? packedPayload(random, request, wild) : payloadOf(random, request, wild);
   const message = new Uint8Array(12 + payload.length);
   const view = new DataView(message.buffer);
   view.setUint32(0, request, true);
@@ -123,6 +125,18 @@ function fdsOf(request: number, payload: Uint8Array, fds: Descriptors): number[]
     case 21: return [fds.socket];
     default: return [];
   }
+}
+
+/** The same of a front end with packed rings: sizes and bases of their kind, too. */
+function packedPayload(random: Random, request: number, wild: number): Uint8Array {
+  const payload = payloadOf(random, request, wild);
+  const view = new DataView(payload.buffer, payload.byteOffset, payload.byteLength);
+  if (random.chance(wild)) return payload;
+  if (request === 2 && random.chance(0.9)) view.setUint32(4, view.getUint32(4, true) | random.pick([4, 4, 12]), true);
+  if (request === 8 && random.chance(0.5)) view.setUint32(4, 1 + random.below(200), true);
+  if (request === 10) view.setUint32(4, random.pick([0x80008000, 0x80008000, 0x80018001, 0x00008000, 0x80038000, random.u32()]), true);
+  if (request === 31 || request === 32) view.setBigUint64(0, 0x4000n, true);
+  return payload;
 }
 
 function payloadOf(random: Random, request: number, wild: number): Uint8Array {

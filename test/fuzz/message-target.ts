@@ -3,6 +3,7 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { VhostUserBackend } from '../../src/vhost-user/index.ts';
+import { ringFeatures } from '../../src/virtio/features.ts';
 import { openDescriptors } from '../native/open-descriptors.ts';
 import { EchoDevice } from '../vhost-user/echo-device.ts';
 import type { CaseOutcome } from './case-outcome.ts';
@@ -18,12 +19,15 @@ export interface MessageTarget {
   close(): Promise<void>;
 }
 
-export function messageTarget(): MessageTarget {
+/** `packed`: of a device that offers packed rings, to a front end that likes them. */
+export function messageTarget({ packed = false } = {}): MessageTarget {
   const atFirst = openDescriptors().length;
   const directory = mkdtempSync(join(tmpdir(), 'rootport-fuzz-'));
   const errors: Error[] = [];
-  const backend = VhostUserBackend.listen({ path: join(directory, 's'), device: new EchoDevice(), onError: (error) => errors.push(error), drainTimeoutMs: 50 });
-  const target: Target = { backend, errors, fds: openFds() };
+  const device = new EchoDevice();
+  if (packed) device.ringFeatures = ringFeatures({ packed: true, inOrder: true });
+  const backend = VhostUserBackend.listen({ path: join(directory, 's'), device, onError: (error) => errors.push(error), drainTimeoutMs: 50 });
+  const target: Target = { backend, errors, fds: openFds(), packed };
   let cases = 0, whileIdle = 0;
   const look = (): void => {
     const now = openDescriptors();

@@ -1,9 +1,13 @@
 import { expect, test } from '@jest/globals';
 import { explore } from './explore.ts';
-import { ringCase } from './ring-case.ts';
+import { packedRingCase } from './packed-ring-case.ts';
+import { splitRingCase } from './split-ring-case.ts';
 
-test('rings: no case throws, hangs or reaches outside of guest memory', async () => {
-  const { cases, failures } = await explore('rings', ringCase);
+test.each([
+  ['rings', splitRingCase],
+  ['packed-rings', packedRingCase],
+])('%s: no case throws, hangs or reaches outside of guest memory', async (target, run) => {
+  const { cases, failures } = await explore(target, run);
   expect(failures).toEqual([]);
   expect(cases).toBeGreaterThan(0);
 });

@@ -5,15 +5,17 @@ import type { ProtocolError } from '../../src/errors.ts';
 import type { GuestAddress } from '../../src/virtio/guest-memory.ts';
 import { SplitVirtqueue } from '../../src/virtio/split-virtqueue.ts';
 import type { DescriptorChain } from '../../src/virtio/virtqueue.ts';
-import { PlainMemory } from '../virtio/plain-memory.ts';
+import type { PlainMemory } from '../virtio/plain-memory.ts';
 import { outcomeOf, type CaseOutcome } from './case-outcome.ts';
 import { Random } from './random.ts';
+import { BASE, DATA_FLAGS, expectInvariants, guestMemory, LENGTHS, mutate, putU16, STEPS_MAX, use } from './ring-world.ts';
 
-const BASE = 0x10000;
-const STEPS_MAX = 1000;
+/** Of a driver that is well, and of any. */
+const SOUND_FLAGS = [0, 2];
+const FLAGS = [...DATA_FLAGS, 4];
 
 /** @throws when an invariant does not hold */
-export function ringCase(seed: number): CaseOutcome {
+export function splitRingCase(seed: number): CaseOutcome {
   const random = new Random(seed);
   // From a driver that is well and only changes its mind, to one that is out of its own.
   const wild = random.pick([0, 0.0003, 0.003, 0.1]);
@@ -64,27 +66,6 @@ export function ringCase(seed: number): CaseOutcome {
   return { steps, outcome: broken === undefined ? 'sound' : outcomeOf(broken) };
 }
 
-function expectInvariants(memory: PlainMemory, queue: SplitVirtqueue, brokenCalls: number, broken: ProtocolError | undefined): void {
-  if (!memory.guardsIntact()) throw new Error('bytes outside of guest memory were written');
-  if (brokenCalls > 1) throw new Error(`the queue broke ${brokenCalls} times`);
-  if ((queue.broken === undefined) !== (broken === undefined)) throw new Error('queue.broken and onBroken differ');
-  if (broken !== undefined && queue.next() !== undefined) throw new Error('a broken queue gave a request');
-  const { taken, completed, inFlight } = queue.counts;
-  if (inFlight !== taken - completed || inFlight < 0 || inFlight > Math.max(queue.size, 0)) throw new Error(`${taken} taken, ${completed} completed, ${inFlight} in flight`);
-}
-
-/** One to three regions: apart, adjacent, or across 4 GiB. */
-function guestMemory(random: Random): PlainMemory {
-  const base = random.chance(0.1) ? 0xffff0000 : BASE;
-  const sizes = Array.from({ length: 1 + random.below(3) }, () => 4 * (16 + random.below(random.pick([64, 4096, 24576]))));
-  let at = base;
-  return new PlainMemory(...sizes.map((sizeBytes) => {
-    const guestAddress = at;
-    at += sizeBytes + (random.chance(0.5) ? 0 : 4 * random.below(4096));
-    return { guestAddress, sizeBytes };
-  }));
-}
-
 interface Place {
   readonly desc: GuestAddress;
   readonly avail: GuestAddress;
@@ -115,10 +96,6 @@ function writeDescriptor(random: Random, memory: PlainMemory, address: number, s
   view.setUint16(14, random.chance(wild) ? random.below(0x10000) : random.chance(wild) ? random.below(size) : Math.min((index % size) + 1, size - 1), true);
 }
 
-const LENGTHS = [1, 4, 16, 16, 32, 64, 512];
-const SOUND_FLAGS = [0, 2];
-const FLAGS = [0, 0, 0, 0, 1, 2, 2, 2, 2, 3, 4];
-
 /** The table, and what lies about in memory: likely enough to be met as an indirect table. */
 function fill(random: Random, memory: PlainMemory, { desc }: Place, size: number, wild: number): void {
   for (let i = 0; i < Math.min(size, 64); i += 1) writeDescriptor(random, memory, desc + 16 * i, size, wild);
@@ -135,39 +112,7 @@ function publish(random: Random, memory: PlainMemory, { avail }: Place, size: nu
   putU16(memory, avail + 2, (from + count) & 0xffff);
 }
 
-function putU16(memory: PlainMemory, address: number, value: number): void {
-  const region = memory.region(address, 2);
-  if (region === undefined) return;
-  new DataView(region.u8.buffer, region.u8.byteOffset).setUint16(address - region.guestAddress, value, true);
-}
-
 function availIndex(memory: PlainMemory, { avail }: Place): number {
   return memory.region(avail + 2, 2) === undefined ? 0 : memory.view(avail + 2, 2).getUint16(0, true);
 }
 
-function mutate(random: Random, memory: PlainMemory): void {
-  const region = random.pick(memory.regions);
-  region.u16[random.below(region.u16.length)] = random.chance(0.5) ? random.below(64) : random.u32();
-}
-
-/** What a device does with a request; every span must lie in guest memory. */
-function use(random: Random, memory: PlainMemory, chain: DescriptorChain, size: number): DescriptorChain {
-  if (!(chain.readableBytes >= 0 && chain.writableBytes >= 0 && chain.head >= 0 && chain.head < size)) {
-    throw new Error(`a request of ${chain.readableBytes} and ${chain.writableBytes} bytes with head ${chain.head}`);
-  }
-  const readable = Math.min(chain.readableBytes, 8192), writable = Math.min(chain.writableBytes, 8192);
-  for (const [spans, expected] of [[chain.readableSpans(0, readable), readable], [chain.writableSpans(0, writable), writable]] as const) {
-    let sum = 0;
-    for (const span of spans) {
-      sum += span.length;
-      const region = memory.regions.find(({ backing }) => backing.buffer === span.buffer);
-      if (region === undefined || span.byteOffset < region.u8.byteOffset || span.byteOffset + span.length > region.u8.byteOffset + region.sizeBytes) {
-        throw new Error('a span outside of guest memory');
-      }
-    }
-    if (sum !== expected) throw new Error(`spans of ${sum} bytes for ${expected}`);
-  }
-  if (random.chance(0.5)) chain.copyOut(0, new Uint8Array(readable), 0, readable);
-  if (random.chance(0.5)) chain.copyIn(0, random.bytes(Math.min(writable, 64)));
-  return chain;
-}
