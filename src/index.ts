@@ -32,6 +32,7 @@ export {
 export { virtioVsock, type VirtioVsock, type VirtioVsockOptions, type VsockConnection, type VsockListener } from './devices/virtio-vsock/index.ts';
 export { i2cEeprom, virtioI2c, type I2cEeprom, type I2cEepromOptions, type I2cTarget, type I2cTransfer, type VirtioI2c, type VirtioI2cOptions } from './devices/virtio-i2c/index.ts';
 export { virtioGpio, type GpioChange, type GpioDirection, type GpioIrqType, type GpioLine, type VirtioGpio, type VirtioGpioOptions } from './devices/virtio-gpio/index.ts';
+export { virtioConsole, type ConsolePort, type ConsolePortOptions, type ConsoleSize, type VirtioConsole, type VirtioConsoleOptions } from './devices/virtio-console/index.ts';
 export type { BackEndFaults, ReconnectOptions, VhostUserDevice } from './devices/vhost-user-device.ts';
 export type { WaitOptions } from './devices/arrivals.ts';
 export { virtioDevice, type PluggableVirtioDevice, type VirtioDeviceOptions } from './devices/virtio-device/index.ts';

@@ -15,6 +15,13 @@ export class ByteQueue {
     this.#length += piece.length;
   }
 
+  /** Put back what was taken and not used. */
+  unshift(piece: Uint8Array): void {
+    if (piece.length === 0) return;
+    this.#pieces.unshift(piece);
+    this.#length += piece.length;
+  }
+
   /** The first `lengthBytes`, at most `length`. */
   take(lengthBytes: number): Buffer {
     const parts: Uint8Array[] = [];

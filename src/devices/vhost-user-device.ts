@@ -32,8 +32,8 @@ export interface VhostUserDeviceSpec<D extends VirtioDevice> extends ReconnectOp
   readonly maker?: string;
   /** QEMU's device model: `vhost-user-input-pci`. */
   readonly driver: string;
-  /** Its properties, less `chardev` or `netdev`; asked for at each plug when they depend on where that is. */
-  readonly properties: Properties | ((site: AttachSite) => Properties);
+  /** Its properties, less `chardev` or `netdev`; asked for at each plug when they depend on where that is, or on the core. */
+  readonly properties: Properties | ((site: AttachSite, core: VirtioDevice) => Properties);
   /** A network card has its chardev through a netdev: this one's properties, less `chardev`. */
   readonly netdev?: Properties;
   readonly guest: NonNullable<Device['guest']>;
@@ -95,7 +95,7 @@ export function vhostUserDevice<D extends VirtioDevice>(spec: VhostUserDeviceSpe
       }
       try {
         const front = {
-          driver, properties: typeof properties === 'function' ? properties(at) : properties, reconnect, onDetached: left,
+          driver, properties: typeof properties === 'function' ? properties(at, core) : properties, reconnect, onDetached: left,
           ...(netdev === undefined ? {} : { netdev }),
         };
         if (thread === undefined) return await attachVhostUser(at, { ...front, steered, mute: hang === 'connection' });

@@ -22,7 +22,7 @@ export interface GuestImage {
 /** Loaded by init before the network: what the harness itself needs. */
 const BOOT_MODULES = ['virtio_pci', 'virtio_net'];
 /** On board for modprobe: the drivers of the devices that rootport brings, and a file system. */
-const ON_BOARD = ['virtio_blk', 'virtio_rng', 'virtio_input', 'evdev', 'vmw_vsock_virtio_transport', 'ext4', 'crc32c_generic'];
+const ON_BOARD = ['virtio_blk', 'virtio_rng', 'virtio_input', 'evdev', 'virtio_console', 'vmw_vsock_virtio_transport', 'ext4', 'crc32c_generic'];
 
 export interface ImageContents {
   /** Further kernel modules to have on board, with their dependencies. */

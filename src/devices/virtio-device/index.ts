@@ -5,7 +5,7 @@ import { UsageError } from '../../errors.ts';
 import type { VirtioDevice } from '../../virtio/device.ts';
 import type { DeviceGate } from '../../virtio/queue-gate.ts';
 import { vhostUserDevice } from '../vhost-user-device.ts';
-import type { BackEndFaults, VhostUserDevice } from '../vhost-user-device.ts';
+import type { BackEndFaults, VhostUserDevice, VhostUserDeviceSpec } from '../vhost-user-device.ts';
 
 export interface VirtioDeviceOptions extends BackEndFaults {
   /** What the device is and does. Its config space has the same length for its whole life. */
@@ -44,13 +44,10 @@ const CONFIG_BYTES_MAX = 256;
  */
 export function virtioDevice(options: VirtioDeviceOptions): PluggableVirtioDevice {
   const { device, name = `virtio-${device.deviceId}`, ready = 'virtio*', modules = [] } = options;
-  const configBytes = check(device).length;
+  check(device);
   const { device: plugged } = vhostUserDevice({
     kind: name,
-    driver: 'vhost-user-test-device-pci',
-    properties: {
-      'virtio-id': device.deviceId, num_vqs: device.queueCount, vq_size: device.queueSizeMax, config_size: configBytes,
-    },
+    ...CARRIES_ANY,
     guest: { modules: ['virtio_pci', ...modules], ready },
     faults: options,
     make: () => device,
@@ -58,7 +55,15 @@ export function virtioDevice(options: VirtioDeviceOptions): PluggableVirtioDevic
   return plugged;
 }
 
-function check(device: VirtioDevice): Uint8Array {
+/** QEMU's device model for any virtio device, and what it is to be told of this one. */
+export const CARRIES_ANY: Pick<VhostUserDeviceSpec<VirtioDevice>, 'driver' | 'properties'> = {
+  driver: 'vhost-user-test-device-pci',
+  properties: (_, core) => ({
+    'virtio-id': core.deviceId, num_vqs: core.queueCount, vq_size: core.queueSizeMax, config_size: core.config().length,
+  }),
+};
+
+function check(device: VirtioDevice): void {
   const { deviceId, queueCount, queueSizeMax } = device;
   if (!Number.isInteger(deviceId) || deviceId < 1 || deviceId > ID_MAX || NAMELESS_IDS.includes(deviceId)) {
     throw new UsageError(`virtioDevice: QEMU ends with an assertion on a virtio id of ${deviceId}`, {
@@ -71,5 +76,4 @@ function check(device: VirtioDevice): Uint8Array {
   }
   const config = device.config();
   if (config.length > CONFIG_BYTES_MAX) throw new UsageError(`virtioDevice: a config space of ${config.length} bytes is over ${CONFIG_BYTES_MAX}`);
-  return config;
 }
