@@ -48,9 +48,9 @@ describe('reports of a real kernel', () => {
     expect(reports[0]?.lines.join('')).not.toContain('\r');
   });
 
-  test('scheduling while atomic is a bug that the kernel survives, and the warning after it is another report', () => {
+  test('scheduling while atomic is a fault that the kernel survives, and the warning after it is another report', () => {
     expect(reportsOf(recorded('atomic')).map(({ kind, fatal, title }) => [kind, fatal, title])).toEqual([
-      ['bug', false, 'BUG: scheduling while atomic: busybox/85/0x00000002'],
+      ['atomic-sleep', false, 'BUG: scheduling while atomic: busybox/85/0x00000002'],
       ['warning', false, expect.stringMatching(/returned with preemption imbalance/)],
     ]);
   });
@@ -101,13 +101,13 @@ describe('reports of a real kernel', () => {
 describe('reports that no kernel at hand could make', () => {
   // Written after mm/kasan/report.c, lib/ubsan.c, locking/lockdep.c, arch/arm64/mm/fault.c and 6.18's panic.c, not recorded.
   test.each([
-    ['BUG: KASAN: slab-use-after-free in rootport_remove+0x12/0x40 [probe]', 'sanitizer', true],
-    ['BUG: KFENCE: out-of-bounds read in foo+0x1/0x2', 'sanitizer', true],
-    ['UBSAN: array-index-out-of-bounds in drivers/x.c:12:3', 'sanitizer', false],
+    ['BUG: KASAN: slab-use-after-free in rootport_remove+0x12/0x40 [probe]', 'kasan', true],
+    ['BUG: KFENCE: out-of-bounds read in foo+0x1/0x2', 'kfence', true],
+    ['UBSAN: array-index-out-of-bounds in drivers/x.c:12:3', 'ubsan', false],
     ['WARNING: possible circular locking dependency detected', 'lockdep', false],
     ['WARNING: suspicious RCU usage', 'lockdep', false],
     ['WARNING: drivers/pci/msi/msi.c:123 at pci_free+0x1/0x2, CPU#1: rmmod/99', 'warning', false],
-    ['BUG: sleeping function called from invalid context at mm/slab.h:1', 'bug', false],
+    ['BUG: sleeping function called from invalid context at mm/slab.h:1', 'atomic-sleep', false],
     ['BUG: Bad page state in process insmod  pfn:01234', 'bug', true],
     ['divide error: 0000 [#1] PREEMPT SMP', 'oops', true],
     ['Unable to handle kernel NULL pointer dereference at virtual address 0000000000000008', 'oops', true],
