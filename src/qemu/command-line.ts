@@ -40,6 +40,13 @@ export interface CommandLineSpec {
   readonly extraArgs: readonly string[];
 }
 
+/** A machine of the bare tier: no operating system, and qtest on a descriptor of its own. */
+export interface BareCommandLineSpec extends Omit<CommandLineSpec, 'kernel' | 'initramfs' | 'append' | 'network'> {
+  /** A file of 64 KiB that ends at the reset vector. */
+  readonly firmware: string;
+  readonly qtestFd: number;
+}
+
 /** The slot of pcie.0 or pci.0 where root ports, or on pc the hot-plugged devices, begin. */
 const FIRST_PORT_SLOT = 0x10;
 /** The harness's own network card: out of the way of what the user plugs. */
@@ -47,19 +54,32 @@ const NETWORK_SLOT = 0x1e;
 
 /** QEMU's arguments, less the program itself. */
 export function commandLine(spec: CommandLineSpec): string[] {
+  return assemble(spec, ['-no-reboot'], ['-kernel', spec.kernel, '-initrd', spec.initramfs, '-append', spec.append.join(' ')], spec.network);
+}
+
+/** The same for a machine without an operating system. Without -no-reboot, so that a test can reset it. */
+export function bareCommandLine(spec: BareCommandLineSpec): string[] {
+  // qtest logs every command to stderr unless told where to.
+  const qtest = ['-chardev', `socket,id=qtest,fd=${spec.qtestFd}`, '-qtest', 'chardev:qtest', '-qtest-log', 'none'];
+  return assemble(spec, [], ['-bios', spec.firmware, ...qtest], false);
+}
+
+type Shared = Omit<CommandLineSpec, 'kernel' | 'initramfs' | 'append' | 'network'>;
+
+function assemble(spec: Shared, behaviour: readonly string[], software: readonly string[], withNetwork: boolean): string[] {
   const { preset } = spec;
   return [
-    '-name', spec.name, '-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot',
+    '-name', spec.name, '-nodefaults', '-no-user-config', '-display', 'none', ...behaviour,
     '-machine', `${preset.machine},memory-backend=ram`, '-accel', accelerator(spec),
     '-cpu', cpuModel(spec.accel), '-smp', `${spec.cpus}`, '-m', `${spec.memoryMiB}M`,
     // Shared, so that a vhost-user back end can be plugged at any time.
     '-object', `memory-backend-memfd,id=ram,size=${spec.memoryMiB}M,share=on`,
-    '-kernel', spec.kernel, '-initrd', spec.initramfs, '-append', spec.append.join(' '),
+    ...software,
     '-chardev', `socket,id=qmp,fd=${spec.qmpFd}`, '-mon', 'chardev=qmp,mode=control',
     '-chardev', `socket,id=console,fd=${spec.consoleFd}`, '-serial', 'chardev:console',
     ...(preset.globals ?? []).flatMap((one) => ['-global', one]),
     ...(preset.devices ?? []).flatMap((one) => ['-device', one]),
-    ...(spec.network ? network(preset) : []),
+    ...(withNetwork ? network(preset) : []),
     ...ports(spec),
     ...spec.devices.flatMap((one) => [
       ...one.chardevs.flatMap(({ id, path, reconnect = false }) => ['-chardev', options('socket', { id, path, ...(reconnect && reconnectProperty(spec.version)) })]),
@@ -77,7 +97,7 @@ function network(preset: MachinePreset): string[] {
   ];
 }
 
-function ports({ preset, ports: count }: CommandLineSpec): string[] {
+function ports({ preset, ports: count }: Shared): string[] {
   if (preset.portDriver === undefined) return [];
   return portIds(preset, count).flatMap((id, i) => [
     '-device',
@@ -94,7 +114,7 @@ export function placement(preset: MachinePreset, port: string): Placement {
 }
 
 /** One CPU is one thread in any case. */
-function accelerator({ accel, cpus, tcgThread }: CommandLineSpec): string {
+function accelerator({ accel, cpus, tcgThread }: Shared): string {
   return accel === 'kvm' || cpus === 1 ? accel : `tcg,thread=${tcgThread}`;
 }
 

@@ -8,6 +8,8 @@ import { leash, PARENT_DEATH_PREFIX, type Leash } from './leash.ts';
 
 export const QMP_FD = 3;
 export const CONSOLE_FD = 4;
+/** Of a machine with `qtest` only. */
+export const QTEST_FD = 5;
 
 export interface QemuProcessOptions {
   /** Program and all arguments. */
@@ -15,6 +17,8 @@ export interface QemuProcessOptions {
   readonly env: Readonly<Record<string, string>>;
   /** The machine's own directory; its base name must stand in `command` (-name). */
   readonly directory: string;
+  /** It is to inherit a socket for qtest, QTEST_FD. */
+  readonly qtest?: boolean;
 }
 
 export interface QemuExit {
@@ -28,6 +32,8 @@ export class QemuProcess {
   readonly pid: number;
   readonly qmp: Duplex;
   readonly console: Duplex;
+  /** Undefined without the option `qtest`. */
+  readonly qtest: Duplex | undefined;
   /** Resolves when the process is gone; never rejects. */
   readonly exited: Promise<QemuExit>;
   readonly #leash: Leash;
@@ -50,13 +56,14 @@ export class QemuProcess {
     this.#leash = leash(options.directory);
     const [file, ...args] = [...PARENT_DEATH_PREFIX, ...options.command];
     const child = execa(file, args, {
-      stdio: ['ignore', 'pipe', 'pipe', 'pipe', 'pipe'],
+      stdio: ['ignore', 'pipe', 'pipe', 'pipe', 'pipe', ...(options.qtest === true ? ['pipe' as const] : [])],
       env: options.env, buffer: false, reject: false, cleanup: false, forceKillAfterDelay: false,
     });
     this.pid = child.pid ?? 0;
     this.qmp = child.stdio[QMP_FD] as unknown as Duplex;
     this.console = child.stdio[CONSOLE_FD] as unknown as Duplex;
-    for (const stream of [this.qmp, this.console]) stream?.on('error', () => {}); // its end is seen as an exit
+    this.qtest = (child.stdio as readonly unknown[])[QTEST_FD] as Duplex | undefined;
+    for (const stream of [this.qmp, this.console, this.qtest]) stream?.on('error', () => {}); // its end is seen as an exit
     this.#kill = (signal) => { child.kill(signal); };
     for (const stream of [child.stdout, child.stderr]) {
       stream.on('data', (chunk: Buffer) => this.#takeStderr(chunk.toString('utf8')));
