@@ -7,8 +7,9 @@
 //   ├── BootError                the guest did not come up, or a module did not build or load
 //   ├── DeadlineError            a wait ended without its event; says what it waited for
 //   ├── MachineExitError         QEMU exited under a wait, asked to or not
-//   ├── ProtocolError            a peer (QMP, vhost-user, virtqueue, probe) broke its protocol;
-//   │   └── QmpError             carries what was sent and what came back
+//   ├── ProtocolError            a peer (QMP, qtest, vhost-user, virtqueue, probe) broke its protocol;
+//   │   ├── QmpError             carries what was sent and what came back
+//   │   └── QtestError           QEMU refused a qtest command
 //   ├── GuestCommandError        a command in the guest exited non-zero, or was killed
 //   └── GuestFault               panic, oops, BUG, hung task: the driver under test's fault
 //
@@ -137,6 +138,17 @@ export class QmpError extends ProtocolError {
     options: ErrorOptions & { sent?: unknown; received?: unknown } = {},
   ) {
     super(`QMP ${command}: ${description} (${errorClass})`, options);
+  }
+}
+
+/** QEMU answered a qtest command with FAIL or ERR. */
+export class QtestError extends ProtocolError {
+  constructor(
+    readonly command: string,
+    readonly description: string,
+    options: ErrorOptions & { sent?: unknown; received?: unknown } = {},
+  ) {
+    super(`qtest ${command}: ${description}`, options);
   }
 }
 

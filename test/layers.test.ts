@@ -23,6 +23,7 @@ const LAYERS: readonly Layer[] = [
   { name: 'pci', what: 'config space, BARs, capabilities, MSI-X, over PciAccess', never: { native: 'it is pure' } },
   { name: 'virtio', what: 'features, virtqueues, gates, over GuestMemory', never: { native: 'rings are tested without QEMU', pci: 'a ring knows no bus' } },
   { name: 'qmp', what: 'QEMU\'s monitor: messages, client, events' },
+  { name: 'qtest', what: 'ports, memory and interrupt lines of a machine without an operating system; PciAccess over them', never: { native: 'it takes any byte stream' } },
   { name: 'vhost-user', what: 'the protocol\'s back end: messages, sessions, memory map' },
   { name: 'ivshmem', what: 'the doorbell server' },
   { name: 'packages', what: 'Debian packages as rootless trees in a cache, progress, locks' },

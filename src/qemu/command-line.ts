@@ -41,6 +41,13 @@ export interface CommandLineSpec {
   readonly extraArgs: readonly string[];
 }
 
+/** A machine of the bare tier: no operating system, and qtest on a descriptor of its own. */
+export interface BareCommandLineSpec extends Omit<CommandLineSpec, 'start' | 'memoryFd' | 'network'> {
+  /** A file of 64 KiB that ends at the reset vector. */
+  readonly firmware: string;
+  readonly qtestFd: number;
+}
+
 /** The slot of pcie.0 or pci.0 where root ports, or on pc the hot-plugged devices, begin. */
 const FIRST_PORT_SLOT = 0x10;
 /** The harness's own network card: out of the way of what the user plugs. */
@@ -48,23 +55,52 @@ const NETWORK_SLOT = 0x1e;
 
 /** QEMU's arguments, less the program itself. */
 export function commandLine(spec: CommandLineSpec): string[] {
+  return assemble(spec, {
+    behaviour: ['-no-reboot'],
+    // Not a memfd of QEMU's own: x-ignore-shared leaves only what has a name out of a snapshot's state (since 8.1).
+    memory: `memory-backend-file,id=ram,size=${spec.memoryMiB}M,mem-path=/proc/self/fd/${spec.memoryFd}`,
+    software: spec.start === 'incoming' ? ['-incoming', 'defer']
+      : ['-kernel', spec.start.kernel, '-initrd', spec.start.initramfs, '-append', spec.start.append.join(' ')],
+    // Another identity in every process: a guest that was restored takes new random numbers from it (drivers/virt/vmgenid.c).
+    harness: ['-device', 'vmgenid,id=rootport-vmgenid,guid=auto', ...(spec.network ? network(spec.preset) : [])],
+  });
+}
+
+/** The same for a machine without an operating system. Without -no-reboot, so that a test can reset it. */
+export function bareCommandLine(spec: BareCommandLineSpec): string[] {
+  // qtest logs every command to stderr unless told where to.
+  const qtest = ['-chardev', `socket,id=qtest,fd=${spec.qtestFd}`, '-qtest', 'chardev:qtest', '-qtest-log', 'none'];
+  return assemble(spec, {
+    behaviour: [], memory: `memory-backend-memfd,id=ram,size=${spec.memoryMiB}M`, software: ['-bios', spec.firmware, ...qtest], harness: [],
+  });
+}
+
+type Shared = Omit<CommandLineSpec, 'start' | 'memoryFd' | 'network'>;
+
+/** What the kinds of machine differ in, as arguments. */
+interface Differences {
+  readonly behaviour: readonly string[];
+  /** The object, less `share`. */
+  readonly memory: string;
+  readonly software: readonly string[];
+  /** The harness's own devices. */
+  readonly harness: readonly string[];
+}
+
+function assemble(spec: Shared, { behaviour, memory, software, harness }: Differences): string[] {
   const { preset } = spec;
   return [
-    '-name', spec.name, '-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot',
+    '-name', spec.name, '-nodefaults', '-no-user-config', '-display', 'none', ...behaviour,
     '-machine', `${preset.machine},memory-backend=ram`, '-accel', accelerator(spec),
     '-cpu', cpuModel(spec.accel), '-smp', `${spec.cpus}`, '-m', `${spec.memoryMiB}M`,
     // Shared, so that a vhost-user back end can be plugged at any time.
-    // Not a memfd of QEMU's own: x-ignore-shared leaves only what has a name out of a snapshot's state (since 8.1).
-    '-object', `memory-backend-file,id=ram,size=${spec.memoryMiB}M,mem-path=/proc/self/fd/${spec.memoryFd},share=on`,
-    ...(spec.start === 'incoming' ? ['-incoming', 'defer']
-      : ['-kernel', spec.start.kernel, '-initrd', spec.start.initramfs, '-append', spec.start.append.join(' ')]),
+    '-object', `${memory},share=on`,
+    ...software,
     '-chardev', `socket,id=qmp,fd=${spec.qmpFd}`, '-mon', 'chardev=qmp,mode=control',
     '-chardev', `socket,id=console,fd=${spec.consoleFd}`, '-serial', 'chardev:console',
     ...(preset.globals ?? []).flatMap((one) => ['-global', one]),
     ...(preset.devices ?? []).flatMap((one) => ['-device', one]),
-    // Another in every process: a guest that was restored takes new random numbers from it (drivers/virt/vmgenid.c).
-    '-device', 'vmgenid,id=rootport-vmgenid,guid=auto',
-    ...(spec.network ? network(preset) : []),
+    ...harness,
     ...ports(spec),
     ...spec.devices.flatMap((one) => [
       ...one.chardevs.flatMap(({ id, path, reconnect = false }) => ['-chardev', options('socket', { id, path, ...(reconnect && reconnectProperty(spec.version)) })]),
@@ -82,7 +118,7 @@ function network(preset: MachinePreset): string[] {
   ];
 }
 
-function ports({ preset, ports: count }: CommandLineSpec): string[] {
+function ports({ preset, ports: count }: Shared): string[] {
   if (preset.portDriver === undefined) return [];
   return portIds(preset, count).flatMap((id, i) => [
     '-device',
@@ -99,7 +135,7 @@ export function placement(preset: MachinePreset, port: string): Placement {
 }
 
 /** One CPU is one thread in any case. */
-function accelerator({ accel, cpus, tcgThread }: CommandLineSpec): string {
+function accelerator({ accel, cpus, tcgThread }: Shared): string {
   return accel === 'kvm' || cpus === 1 ? accel : `tcg,thread=${tcgThread}`;
 }
 

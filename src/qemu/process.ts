@@ -8,8 +8,9 @@ import { leash, PARENT_DEATH_PREFIX, type Leash } from './leash.ts';
 
 export const QMP_FD = 3;
 export const CONSOLE_FD = 4;
-/** The guest's memory, when this process made it. */
+/** The guest's memory, when this process made it; or, of a machine without a guest, qtest's socket. */
 export const MEMORY_FD = 5;
+export const QTEST_FD = 5;
 
 export interface QemuProcessOptions {
   /** Program and all arguments. */
@@ -17,8 +18,10 @@ export interface QemuProcessOptions {
   readonly env: Readonly<Record<string, string>>;
   /** The machine's own directory; its base name must stand in `command` (-name). */
   readonly directory: string;
-  /** A memory file to inherit as MEMORY_FD; the caller's to close once QEMU has started. */
+  /** A memory file to inherit as MEMORY_FD; the caller's to close once QEMU has started. Not with `qtest`. */
   readonly memoryFd?: number;
+  /** It is to inherit a socket for qtest, QTEST_FD. */
+  readonly qtest?: boolean;
 }
 
 export interface QemuExit {
@@ -32,6 +35,8 @@ export class QemuProcess {
   readonly pid: number;
   readonly qmp: Duplex;
   readonly console: Duplex;
+  /** Undefined without the option `qtest`. */
+  readonly qtest: Duplex | undefined;
   /** Resolves when the process is gone; never rejects. */
   readonly exited: Promise<QemuExit>;
   readonly #leash: Leash;
@@ -56,13 +61,14 @@ export class QemuProcess {
     // execa takes the number of any descriptor and types only 'inherit' and the like.
     const memory = (options.memoryFd === undefined ? [] : [options.memoryFd]) as unknown as 'inherit'[];
     const child = execa(file, args, {
-      stdio: ['ignore', 'pipe', 'pipe', 'pipe', 'pipe', ...memory],
+      stdio: ['ignore', 'pipe', 'pipe', 'pipe', 'pipe', ...memory, ...(options.qtest === true ? ['pipe' as const] : [])],
       env: options.env, buffer: false, reject: false, cleanup: false, forceKillAfterDelay: false,
     });
     this.pid = child.pid ?? 0;
     this.qmp = child.stdio[QMP_FD] as unknown as Duplex;
     this.console = child.stdio[CONSOLE_FD] as unknown as Duplex;
-    for (const stream of [this.qmp, this.console]) stream?.on('error', () => {}); // its end is seen as an exit
+    this.qtest = (child.stdio as readonly unknown[])[QTEST_FD] as Duplex | undefined;
+    for (const stream of [this.qmp, this.console, this.qtest]) stream?.on('error', () => {}); // its end is seen as an exit
     this.#kill = (signal) => { child.kill(signal); };
     for (const stream of [child.stdout, child.stderr]) {
       stream.on('data', (chunk: Buffer) => this.#takeStderr(chunk.toString('utf8')));

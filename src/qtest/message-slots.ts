@@ -1,0 +1,66 @@
+// Interrupt messages that are written into guest RAM instead of to the interrupt controller, so that each can
+// be read back: MSI and MSI-X are memory writes (PCI Local Bus 3.0, 6.8). A slot is four bytes, zero until its
+// message came. Not here: how a function is told of them (messages.ts).
+// A slot tells that a message came, not how often: two before it is taken look like one.
+import { DeadlineError } from '../errors.ts';
+import type { QtestClient } from './client.ts';
+
+/** A message that came: whose slot, and the data written. */
+export interface ArrivedMessage {
+  readonly vector: number;
+  readonly data: number;
+}
+
+export class MessageSlots {
+  readonly #qtest: QtestClient;
+  readonly base: bigint;
+  readonly count: number;
+
+  /** `base` is the guest-physical address of `4 * count` bytes of RAM, which are cleared by `clear`. */
+  constructor(qtest: QtestClient, base: bigint, count: number) {
+    this.#qtest = qtest;
+    this.base = base;
+    this.count = count;
+  }
+
+  addressOf(vector: number): bigint {
+    return this.base + BigInt(4 * vector);
+  }
+
+  async clear(): Promise<void> {
+    await this.#qtest.fill(this.base, 4 * this.count, 0);
+  }
+
+  /** Every message that came since the last take, QEMU's main loop having settled; their slots are cleared. */
+  async take(): Promise<ArrivedMessage[]> {
+    await this.#qtest.settle();
+    return this.#read();
+  }
+
+  /** The message of this vector, as soon as it comes; its slot is cleared. DeadlineError after `timeoutMs`. */
+  async takeNext(vector: number, { timeoutMs = 5000 }: { timeoutMs?: number } = {}): Promise<number> {
+    const until = performance.now() + timeoutMs;
+    // A round trip is a turn of QEMU's main loop, which is what brings messages about: there is nothing to sleep for.
+    do {
+      const data = Number(await this.#qtest.memoryRead(this.addressOf(vector), 4));
+      if (data === 0) continue;
+      await this.#qtest.memoryWrite(this.addressOf(vector), 4, 0n);
+      return data;
+    } while (performance.now() < until);
+    throw new DeadlineError(`the message of vector ${vector} at 0x${this.addressOf(vector).toString(16)} in guest RAM`, timeoutMs, {
+      hint: 'is the vector masked, MSI-X off, or bus mastering off?',
+    });
+  }
+
+  async #read(): Promise<ArrivedMessage[]> {
+    const bytes = await this.#qtest.read(this.base, 4 * this.count);
+    const view = new DataView(bytes.buffer, bytes.byteOffset);
+    const arrived: ArrivedMessage[] = [];
+    for (let vector = 0; vector < this.count; vector += 1) {
+      const data = view.getUint32(4 * vector, true);
+      if (data !== 0) arrived.push({ vector, data });
+    }
+    for (const { vector } of arrived) await this.#qtest.memoryWrite(this.addressOf(vector), 4, 0n);
+    return arrived;
+  }
+}
