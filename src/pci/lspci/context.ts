@@ -5,6 +5,8 @@ import type { Names } from './names.ts';
 export interface CapabilityContext {
   readonly config: ConfigImage;
   readonly names: Names;
+  /** It is device 0, function 0 of its bus: the one that has the link's registers. */
+  readonly first: boolean;
   /** 1 to 3, as -v to -vvv. */
   readonly verbosity: number;
   readonly vendorId: number;

@@ -1,5 +1,6 @@
 // BARs and the expansion ROM: `Region 4: Memory at fce00000 (64-bit, prefetchable) [size=16K]`.
 // Source: PCI Local Bus 3.0, 6.2.5; Linux include/linux/ioport.h for what the kernel says of them.
+import type { ConfigImage } from '../config-image.ts';
 import { COMMAND } from '../config-space.ts';
 import { IORESOURCE } from '../bar.ts';
 import type { KernelResource, LspciFunction } from './function.ts';
@@ -15,70 +16,70 @@ interface Region {
   readonly sizeBytes: bigint;
   readonly virtual: boolean;
   readonly enhanced: boolean;
-  readonly brokenWide: boolean;
+  /** The register has an address that the kernel does not use. */
+  readonly ignored: boolean;
 }
 
 /** The lines of `count` BARs. `busView` (-b): what the registers say, not the kernel. */
 export function regionLines(fn: LspciFunction, count: number, verbosity: number, busView: boolean): string {
   let text = '';
+  let upperHalf = false;
   for (let index = 0; index < count; index++) {
     const register = fn.config.u32(0x10 + 4 * index);
-    const wide = (register & 7) === 4;
-    text += regionLine(fn, index, regionOf(fn, index, count, register, wide, busView), verbosity);
-    if (wide && index < count - 1) index += 1;
+    const region = regionOf(fn, index, count, register, upperHalf, busView);
+    if (region !== undefined) text += regionLine(fn, index, region, verbosity);
+    upperHalf = !upperHalf && register !== 0xffffffff && (register & 7) === 4;
   }
   return text;
 }
 
-function regionOf(fn: LspciFunction, index: number, count: number, register: number, wide: boolean, busView: boolean): Region | undefined {
-  const { config, kernel } = fn;
-  const resource = busView ? undefined : kernel?.resources[index];
-  const brokenWide = wide && index >= count - 1;
-  const high = wide && !brokenWide ? BigInt(config.u32(0x14 + 4 * index)) : 0n;
-  const ownAddress = (register & 1) !== 0 ? BigInt((register & ~3) >>> 0) : BigInt((register & ~15) >>> 0) | (high << 32n);
+/**
+ * Without a kernel lspci shows the upper half of a 64-bit BAR, when there is something in it, as one more without an
+ * address, and so does this; a 64-bit BAR in the last register has no upper half, and no address either.
+ */
+function regionOf(fn: LspciFunction, index: number, count: number, register: number, upperHalf: boolean, busView: boolean): Region | undefined {
+  const resource = busView ? undefined : fn.kernel?.resources[index];
+  if (fn.kernel !== undefined && upperHalf) return undefined;
+  const own = upperHalf ? 0n : ownAddress(fn.config, index, count, register);
   const start = resource?.start ?? 0n;
   const sizeBytes = resource === undefined || resource.end === 0n ? 0n : resource.end - start + 1n;
-  if (register === 0xffffffff) return undefined;
-  if (register === 0 && sizeBytes === 0n) return undefined;
-  // A register of zero that the kernel has an address for: a virtual function's, or one that is enhanced.
-  const absent = register === 0 || (ownAddress === 0n && start !== 0n);
-  const flags = absent ? flagsOf(resource, register) : register;
+  if ((register === 0 || register === 0xffffffff) && start === 0n && sizeBytes === 0n) return undefined;
+  const virtual = start !== 0n && own === 0n;
   return {
-    flags, sizeBytes, brokenWide,
-    address: resource !== undefined && fn.kernel !== undefined ? start : ownAddress,
-    virtual: absent && start !== 0n,
+    flags: virtual || register === 0xffffffff ? flagsOf(resource) : register,
+    address: resource === undefined ? own : start,
+    sizeBytes, virtual,
     enhanced: ((resource?.flags ?? 0n) & ENHANCED_ALLOCATION) !== 0n,
+    ignored: resource !== undefined && start === 0n && own !== 0n,
   };
 }
 
-function flagsOf(resource: KernelResource | undefined, register: number): number {
+function ownAddress(config: ConfigImage, index: number, count: number, register: number): bigint {
+  if (register === 0xffffffff) return 0n;
+  if ((register & 1) !== 0) return BigInt((register & ~3) >>> 0);
+  const low = BigInt((register & ~15) >>> 0);
+  if ((register & 6) !== 4) return low;
+  return index < count - 1 ? low | (BigInt(config.u32(0x14 + 4 * index)) << 32n) : 0n;
+}
+
+/** The register's flags as the kernel has them, of one that shows none. */
+function flagsOf(resource: KernelResource | undefined): number {
   const flags = resource?.flags ?? 0n;
   if ((flags & IORESOURCE.IO) !== 0n) return 1;
   const wide = (flags & IORESOURCE.MEM_64) !== 0n ? 4 : 0;
-  return register | wide | ((flags & IORESOURCE.PREFETCH) !== 0n ? 8 : 0);
+  return wide | ((flags & IORESOURCE.PREFETCH) !== 0n ? 8 : 0);
 }
 
-function regionLine({ config }: LspciFunction, index: number, region: Region | undefined, verbosity: number): string {
-  if (region === undefined) return '';
-  const { flags, address, sizeBytes, virtual, enhanced, brokenWide } = region;
-  const command = config.u16(0x04);
+function regionLine({ config }: LspciFunction, index: number, region: Region, verbosity: number): string {
+  const { flags, address, sizeBytes, virtual, enhanced, ignored } = region;
   const label = verbosity > 1 ? `\tRegion ${index}: ` : '\t';
   const isIo = (flags & 1) !== 0;
-  const decoding = (command & (isIo ? COMMAND.IO : COMMAND.MEMORY)) !== 0;
-  const off = !decoding && !virtual ? ' [disabled]' : '';
-  const where = address !== 0n ? hex(address, isIo ? 4 : 8) : decodedAnyway(flags, isIo, decoding);
-  const marks = `${virtual ? ' [virtual]' : ''}${off}${enhanced ? ' [enhanced]' : ''}`;
-  if (isIo) return `${label}I/O ports at ${where}${marks}${sizeText(sizeBytes)}\n`;
+  const decoding = (config.u16(0x04) & (isIo ? COMMAND.IO : COMMAND.MEMORY)) !== 0;
+  const marked = `${virtual ? ' [virtual]' : decoding ? '' : ' [disabled]'}${enhanced ? ' [enhanced]' : ''}${sizeText(sizeBytes)}\n`;
+  const nowhere = ignored ? '<ignored>' : '<unassigned>';
+  if (isIo) return `${label}I/O ports at ${address !== 0n || (decoding && !ignored) ? hex(address, 4) : nowhere}${marked}`;
   const type = ['32-bit', 'low-1M', '64-bit', 'type 3'][(flags >> 1) & 3] ?? '';
-  const place = brokenWide ? '<broken-64-bit-slot>' : where;
-  return `${label}Memory at ${place} (${type}, ${(flags & 8) === 0 ? 'non-' : ''}prefetchable)${marks}${sizeText(sizeBytes)}\n`;
-}
-
-/** Without an address: nothing was assigned, or the register holds flags only while decoding is on. */
-function decodedAnyway(flags: number, isIo: boolean, decoding: boolean): string {
-  void flags;
-  void isIo;
-  return decoding ? '<ignored>' : '<unassigned>';
+  return `${label}Memory at ${address === 0n ? nowhere : hex(address, 8)} (${type}, ${(flags & 8) === 0 ? 'non-' : ''}prefetchable)${marked}`;
 }
 
 /** The expansion ROM's line, or nothing. `register` is its offset: 0x30 of endpoints, 0x38 of bridges. */
@@ -87,13 +88,12 @@ export function romLine({ config, kernel }: LspciFunction, register: number, bus
   const resource = busView ? undefined : kernel?.resources[ROM_INDEX];
   const start = resource?.start ?? 0n;
   const sizeBytes = resource === undefined || resource.end === 0n ? 0n : resource.end - start + 1n;
-  const ownAddress = (own & 0xfffff800) >>> 0;
-  const address = resource === undefined ? BigInt(ownAddress) : start & ~0x7ffn;
-  if (own === 0xffffffff || (own === 0 && address === 0n && sizeBytes === 0n)) return '';
-  const virtual = start !== 0n && ownAddress === 0;
-  const enabled = (own & 1) !== 0;
-  const where = address !== 0n ? hex(address, 8) : enabled ? '<ignored>' : '<unassigned>';
+  const written = (own & 0xfffff800) >>> 0;
+  const address = resource !== undefined ? start & ~0x7ffn : own === 0xffffffff ? 0n : BigInt(written);
+  if (own === 0 && address === 0n && sizeBytes === 0n) return '';
+  const virtual = start !== 0n && written === 0;
+  const where = address !== 0n ? hex(address, 8) : written !== 0 ? '<ignored>' : '<unassigned>';
   const memoryOff = (config.u16(0x04) & COMMAND.MEMORY) === 0;
-  const off = virtual ? '' : !enabled ? ' [disabled]' : memoryOff ? ' [disabled by cmd]' : '';
+  const off = virtual ? '' : (own & 1) === 0 ? ' [disabled]' : memoryOff ? ' [disabled by cmd]' : '';
   return `\tExpansion ROM at ${where}${virtual ? ' [virtual]' : ''}${off}${sizeText(sizeBytes)}\n`;
 }

@@ -8,10 +8,10 @@ import { selected } from './selection.ts';
 import { Names, type NumericLevel } from './names.ts';
 import type { PciIds } from './pci-ids.ts';
 import { regionLines, romLine } from './regions.ts';
-import { longStatus, shortStatus } from './status.ts';
+import { longStatus, selfTest, shortStatus } from './status.ts';
 import { addressText, headerSubsystem, machineReadableLine, machineReadableRecord, type SubsystemIds, summaryLine } from './summary.ts';
 import { treeText } from './tree.ts';
-import { bridgeStatusLines, busNumbersLine, windowLines } from './windows.ts';
+import { bridgeControlLines, busNumbersLine, secondaryStatusLine, windowLines } from './windows.ts';
 
 export interface LspciOptions {
   /** -v, -vv, -vvv. */
@@ -71,7 +71,9 @@ function subsystemOf(fn: LspciFunction): SubsystemIds | undefined {
   const seen = new Set<number>();
   for (let offset = config.u8(0x34) & ~3; offset !== 0 && !seen.has(offset) && config.has(offset, 8); offset = config.u8(offset + 1) & ~3) {
     seen.add(offset);
-    if (config.u8(offset) === 0x0d) return { vendorId: config.u16(offset + 4), deviceId: config.u16(offset + 6) };
+    if (config.u8(offset) !== 0x0d) continue;
+    const ids = { vendorId: config.u16(offset + 4), deviceId: config.u16(offset + 6) };
+    return ids.vendorId === 0 || ids.vendorId === 0xffff ? undefined : ids;
   }
   return undefined;
 }
@@ -88,11 +90,12 @@ function details(fn: LspciFunction, { verbosity = 0, busView = false, drivers = 
     if (kernel?.physicalSlot !== undefined) text += `\tPhysical Slot: ${kernel.physicalSlot}\n`;
     const limits = id.headerType === 0 ? { minGrant: config.u8(0x3e), maxLatency: config.u8(0x3f) } : { minGrant: 0, maxLatency: 0 };
     text += verbosity > 1 ? longStatus(fn, limits, busView) : shortStatus(fn, busView);
-    const base = { config, names, verbosity, vendorId: id.vendorId, deviceId: id.deviceId, classId: id.classId };
+    text += selfTest(fn);
+    const base = { config, first: fn.address.device === 0 && fn.address.function === 0,  names, verbosity, vendorId: id.vendorId, deviceId: id.deviceId, classId: id.classId };
     if (id.headerType === 0) text += regionLines(fn, 6, verbosity, busView) + romLine(fn, 0x30, busView) + capabilityLines(base, 0);
     else if (id.headerType === 1) {
       text += regionLines(fn, 2, verbosity, busView) + busNumbersLine(config) + windowLines(config, verbosity)
-        + (verbosity > 1 ? bridgeStatusLines(config) : '') + romLine(fn, 0x38, busView) + capabilityLines(base, 1);
+        + (verbosity > 1 ? secondaryStatusLine(config) : '') + romLine(fn, 0x38, busView) + (verbosity > 1 ? bridgeControlLines(config) : '') + capabilityLines(base, 1);
     }
     else text += `\t!!! Unknown header type ${id.headerType.toString(16).padStart(2, '0')}\n`;
   }

@@ -3,7 +3,7 @@
 import type { BitNames } from '../bit-names.ts';
 import { bit } from '../bit-names.ts';
 import type { LspciFunction } from './function.ts';
-import { marks, named, sign } from './text.ts';
+import { hex, marks, named, sign } from './text.ts';
 
 const COMMAND_BITS: BitNames = {
   'I/O': 0, 'Mem': 1, 'BusMaster': 2, 'SpecCycle': 3, 'MemWINV': 4, 'VGASnoop': 5, 'ParErr': 6, 'Stepping': 7, 'SERR': 8, 'FastB2B': 9, 'DisINTx': 10,
@@ -38,10 +38,17 @@ export function longStatus(fn: LspciFunction, { minGrant, maxLatency }: HeaderFa
     text += `\tLatency: ${latency}${limits.length === 0 ? '' : ` (${limits.join(', ')})`}${cacheLine === 0 ? '' : `, Cache Line Size: ${cacheLine * 4} bytes`}\n`;
   }
   const irq = irqOf(fn, busView);
-  if (pin !== 0 || irq !== 0) text += `\tInterrupt: pin ${pin === 0 ? '?' : String.fromCharCode(64 + pin)} routed to IRQ ${irq}\n`;
+  if (pin !== 0 || irq !== 0) text += `\tInterrupt: pin ${pin === 0 ? '?' : String.fromCharCode((64 + pin) & 0xff)} routed to IRQ ${irq}\n`;
   if (kernel?.numaNode !== undefined) text += `\tNUMA node: ${kernel.numaNode}\n`;
   if (kernel?.iommuGroup !== undefined) text += `\tIOMMU group: ${kernel.iommuGroup}\n`;
   return text;
+}
+
+/** Built-in self test, of those that have one. */
+export function selfTest({ config }: LspciFunction): string {
+  const bist = config.u8(0x0f);
+  if (!bit(bist, 7)) return '';
+  return bit(bist, 6) ? '\tBIST is running\n' : `\tBIST result: ${hex(bist & 0xf, 2)}\n`;
 }
 
 /** The line of -v. */

@@ -1,6 +1,7 @@
-// `lspci -t`: buses, bridges and what is behind them, as a tree.
-// Bridges are believed: a bus is drawn under the bridge that names it as its secondary, once.
-import { compareAddresses, identityOf, type LspciFunction } from './function.ts';
+// `lspci -t`: buses, bridges and what is behind them, a tree a domain.
+// A bus hangs on the last bridge whose range holds it, as lspci has it; buses that bridges lead to in a circle are on
+// no root, and are not drawn. What is drawn under a function is drawn once.
+import { identityOf, type LspciFunction } from './function.ts';
 import type { Names } from './names.ts';
 import { hex } from './text.ts';
 
@@ -13,71 +14,88 @@ export interface TreeOptions {
 }
 
 interface Bus {
-  readonly domain: number;
-  readonly first: number;
-  readonly last: number;
-  readonly functions: readonly Node[];
+  readonly number: number;
+  readonly nodes: Node[];
 }
 
 interface Node {
   readonly fn: LspciFunction;
-  readonly bus: Bus | undefined;
+  /** What a bridge leads to, its secondary bus first; undefined of what is no bridge. */
+  readonly buses: Bus[] | undefined;
 }
 
+/** `functions` in the order of their addresses. */
 export function treeText(functions: readonly LspciFunction[], options: TreeOptions): string {
-  const drawn = new Set<string>();
-  const key = (domain: number, bus: number): string => `${domain}:${bus}`;
-  const busOf = (domain: number, first: number, last: number): Bus => {
-    drawn.add(key(domain, first));
-    const own = functions.filter(({ address }) => address.domain === domain && address.bus === first).sort((a, b) => compareAddresses(a.address, b.address));
-    const nodes = own.map((fn): Node => {
-      const [secondary, subordinate] = [fn.config.u8(0x19), fn.config.u8(0x1a)];
-      const leads = identityOf(fn).headerType === 1 && secondary !== 0 && !drawn.has(key(domain, secondary));
-      return { fn, bus: leads ? busOf(domain, secondary, subordinate) : undefined };
-    });
-    return { domain, first, last, functions: nodes.filter(({ fn, bus }) => options.filter(fn) || (bus !== undefined && bus.functions.length > 0)) };
-  };
-  const behind = new Set(functions.filter((fn) => identityOf(fn).headerType === 1).map((fn) => key(fn.address.domain, fn.config.u8(0x19))));
-  const places = [...new Map(functions.map(({ address }) => [key(address.domain, address.bus), address])).values()].sort(compareAddresses);
+  const domains = [...new Set(functions.map(({ address }) => address.domain))];
+  return domains.map((domain) => {
+    const roots = rootsOf(functions.filter(({ address }) => address.domain === domain)).map((bus) => filtered(bus, options)).filter(({ nodes }) => nodes.length > 0);
+    return roots.length === 0 ? '' : drawBuses(domain, roots, roots.length === 1 ? '-' : '', roots.length === 1 ? ' ' : '', options);
+  }).join('');
+}
+
+/** The buses that no bridge leads to. */
+function rootsOf(functions: readonly LspciFunction[]): Bus[] {
+  const bridges: { from: number; to: number; buses: Bus[] }[] = [];
+  const nodes = functions.map((fn): Node => {
+    if (identityOf(fn).headerType !== 1) return { fn, buses: undefined };
+    const [from, to] = [fn.config.u8(0x19), fn.config.u8(0x1a)];
+    const buses: Bus[] = [{ number: from, nodes: [] }];
+    bridges.push({ from, to, buses });
+    return { fn, buses };
+  });
   const roots: Bus[] = [];
-  // First the buses that no bridge leads to; then those that bridges lead to in a circle only.
-  for (const known of [false, true]) {
-    for (const { domain, bus } of places) {
-      if (drawn.has(key(domain, bus)) || behind.has(key(domain, bus)) !== known) continue;
-      roots.push(busOf(domain, bus, bus));
-    }
+  for (const node of nodes) {
+    const number = node.fn.address.bus;
+    const siblings = bridges.findLast(({ from, to }) => from <= number && number <= to)?.buses ?? roots;
+    let bus = siblings.find((one) => one.number === number);
+    if (bus === undefined) siblings.push(bus = { number, nodes: [] });
+    bus.nodes.push(node);
   }
-  const shown = roots.filter((bus) => bus.functions.length > 0);
-  const trunk = shown.map((bus, index): [string, string[]] => [
-    `[${hex(bus.domain, 4)}:${hex(bus.first, 2)}]-`, [index === 0 && shown.length === 1 ? '-' : index === shown.length - 1 ? '\\-' : index === 0 ? '-+-' : '+-'],
-  ]);
-  return shown.map((bus, index) => {
-    const [label, [lead = '']] = trunk[index] ?? ['', []];
-    const single = shown.length === 1;
-    const head = `${single ? '-' : index === 0 ? '-+-' : ` ${lead}`}${label}`;
-    const under = single || index === shown.length - 1 ? ' '.repeat(head.length) : ` |${' '.repeat(head.length - 2)}`;
-    return busLines(bus, head, under, options);
+  return roots;
+}
+
+function filtered({ number, nodes }: Bus, options: TreeOptions): Bus {
+  const kept = nodes.map(({ fn, buses }): Node => ({ fn, buses: buses?.map((bus) => filtered(bus, options)) }));
+  return { number, nodes: kept.filter(({ fn, buses }) => options.filter(fn) || buses?.some((bus) => bus.nodes.length > 0) === true) };
+}
+
+/** Something that is drawn after `lead`, its further lines after `under`. */
+type Drawing = (lead: string, under: string) => string;
+
+/** Several side by side, after `lead`. */
+function branch(drawings: readonly Drawing[], lead: string, under: string): string {
+  const [only] = drawings;
+  if (only === undefined) return `${lead}-\n`;
+  if (drawings.length === 1) return only(`${lead}---`, `${under}   `);
+  return drawings.map((draw, index) => {
+    const last = index === drawings.length - 1;
+    return draw(index === 0 ? `${lead}-+-` : `${under} ${last ? '\\' : '+'}-`, `${under} ${last ? ' ' : '|'} `);
   }).join('');
 }
 
-/** The functions of a bus, the first after `head`, the others under it. */
-function busLines(bus: Bus, head: string, under: string, options: TreeOptions): string {
-  return bus.functions.map((node, index) => {
-    const [first, last] = [index === 0, index === bus.functions.length - 1];
-    const joint = first ? (last ? '--' : '+-') : last ? '\\-' : '+-';
-    const lead = first ? head : under;
-    const below = last ? '  ' : '| ';
-    return nodeLines(node, `${lead}${joint}`, `${under}${below}`, options);
-  }).join('');
+function drawBuses(domain: number, buses: readonly Bus[], lead: string, under: string, options: TreeOptions): string {
+  const drawings = buses.map((bus): Drawing => (ownLead, ownUnder) => {
+    const label = `[${hex(domain, 4)}:${hex(bus.number, 2)}]`;
+    return drawNodes(domain, bus, `${ownLead}${label}`, `${ownUnder}${' '.repeat(label.length)}`, options);
+  });
+  const [only] = drawings;
+  return drawings.length === 1 && only !== undefined ? only(lead, under) : branch(drawings, lead, under);
 }
 
-function nodeLines({ fn, bus }: Node, lead: string, under: string, options: TreeOptions): string {
-  const { address } = fn;
-  const place = `${hex(address.device, 2)}.${address.function}`;
-  if (bus === undefined) return `${lead}${place}${nameOf(fn, options)}\n`;
-  const range = bus.first === bus.last ? `-[${hex(bus.first, 2)}]-` : `-[${hex(bus.first, 2)}-${hex(bus.last, 2)}]-`;
-  if (bus.functions.length === 0) return `${lead}${place}${range}${nameOf(fn, options)}\n`;
-  return busLines(bus, `${lead}${place}${range}`, `${under}${' '.repeat(place.length + range.length)}`, options);
+function drawNodes(domain: number, { nodes }: Bus, lead: string, under: string, options: TreeOptions): string {
+  return branch(nodes.map((node): Drawing => (ownLead, ownUnder) => drawNode(domain, node, ownLead, ownUnder, options)), lead, under);
+}
+
+function drawNode(domain: number, { fn, buses }: Node, lead: string, under: string, options: TreeOptions): string {
+  const place = `${hex(fn.address.device, 2)}.${fn.address.function}`;
+  if (buses === undefined) return `${lead}${place}${nameOf(fn, options)}\n`;
+  const [from, to] = [fn.config.u8(0x19), fn.config.u8(0x1a)];
+  const range = from === 0 ? '-' : from === to ? `-[${hex(from, 2)}]-` : `-[${hex(from, 2)}-${hex(to, 2)}]-`;
+  const below = `${under}${' '.repeat(place.length + range.length)}`;
+  const [first] = buses;
+  return buses.length === 1 && first !== undefined
+    ? drawNodes(domain, first, `${lead}${place}${range}`, below, options)
+    : drawBuses(domain, buses, `${lead}${place}${range}`, below, options);
 }
 
 function nameOf(fn: LspciFunction, { names, verbosity }: TreeOptions): string {

@@ -23,7 +23,7 @@ export function windowLines(config: ConfigImage, verbosity: number): string {
 function ioWindow(config: ConfigImage, verbosity: number): string {
   const [base, limit] = [config.u8(0x1c), config.u8(0x1d)];
   const [type, limitType] = [base & 0xf, limit & 0xf];
-  if (type !== limitType || type > 1) return `\t!!! Unknown I/O range types ${hex(type, 1)}/${hex(limitType, 1)}\n`;
+  if (type !== limitType || type > 1) return `\t!!! Unknown I/O range types ${hex(base, 1)}/${hex(limit, 1)}\n`;
   const upper = (at: number): bigint => (type === 1 ? BigInt(config.u16(at)) << 16n : 0n);
   const start = (BigInt(base & 0xf0) << 8n) | upper(0x30);
   const end = (BigInt(limit & 0xf0) << 8n) | upper(0x32);
@@ -33,7 +33,7 @@ function ioWindow(config: ConfigImage, verbosity: number): string {
 function memoryWindow(config: ConfigImage, verbosity: number): string {
   const [base, limit] = [config.u16(0x20), config.u16(0x22)];
   const [type, limitType] = [base & 0xf, limit & 0xf];
-  if (type !== limitType || type !== 0) return `\t!!! Unknown memory range types ${hex(type, 1)}/${hex(limitType, 1)}\n`;
+  if (type !== limitType || type !== 0) return `\t!!! Unknown memory range types ${hex(base, 1)}/${hex(limit, 1)}\n`;
   const [start, end] = [BigInt(base & 0xfff0) << 16n, BigInt(limit & 0xfff0) << 16n];
   return rangeLine('Memory behind bridge', start, end + 0xfffffn, end >= start, 8, 32, verbosity);
 }
@@ -41,7 +41,7 @@ function memoryWindow(config: ConfigImage, verbosity: number): string {
 function prefetchableWindow(config: ConfigImage, verbosity: number): string {
   const [base, limit] = [config.u16(0x24), config.u16(0x26)];
   const [type, limitType] = [base & 0xf, limit & 0xf];
-  if (type !== limitType || type > 1) return `\t!!! Unknown prefetchable memory range types ${hex(type, 1)}/${hex(limitType, 1)}\n`;
+  if (type !== limitType || type > 1) return `\t!!! Unknown prefetchable memory range types ${hex(base, 1)}/${hex(limit, 1)}\n`;
   const wide = type === 1;
   const upper = (at: number): bigint => (wide ? BigInt(config.u32(at)) << 32n : 0n);
   const start = (BigInt(base & 0xfff0) << 16n) | upper(0x28);
@@ -49,17 +49,21 @@ function prefetchableWindow(config: ConfigImage, verbosity: number): string {
   return rangeLine('Prefetchable memory behind bridge', start, end + 0xfffffn, end >= start, wide ? 16 : 8, wide ? 64 : 32, verbosity);
 }
 
-/** A window that is closed (its end below its start) is told from -vv on only. */
+/** A window that is closed (its end below its start) is told at -vvv only. */
 function rangeLine(name: string, start: bigint, end: bigint, open: boolean, digits: number, bits: number, verbosity: number): string {
   const range = `${hex(start, digits)}-${hex(end, digits)}`;
   const marked = open ? sizeText(end - start + 1n) : ' [disabled]';
-  return open || verbosity > 1 ? `\t${name}: ${range}${marked} [${bits}-bit]\n` : `\t${name}: [disabled] [${bits}-bit]\n`;
+  return open || verbosity > 2 ? `\t${name}: ${range}${marked} [${bits}-bit]\n` : `\t${name}: [disabled] [${bits}-bit]\n`;
 }
 
 /** From -vv on. */
-export function bridgeStatusLines(config: ConfigImage): string {
+export function secondaryStatusLine(config: ConfigImage): string {
   const secondary = config.u16(0x1e);
+  return `\tSecondary status: ${marks(secondary, SECONDARY_BEFORE)} DEVSEL=${devselText(secondary)} ${marks(secondary, SECONDARY_AFTER)}\n`;
+}
+
+/** From -vv on. */
+export function bridgeControlLines(config: ConfigImage): string {
   const control = config.u16(0x3e);
-  return `\tSecondary status: ${marks(secondary, SECONDARY_BEFORE)} DEVSEL=${devselText(secondary)} ${marks(secondary, SECONDARY_AFTER)}\n`
-    + `\tBridgeCtl: ${marks(control, BRIDGE_CONTROL)}\n\t\t${marks(control, BRIDGE_TIMERS)}\n`;
+  return `\tBridgeCtl: ${marks(control, BRIDGE_CONTROL)}\n\t\t${marks(control, BRIDGE_TIMERS)}\n`;
 }

@@ -12,10 +12,15 @@ const TIMEOUT_VALUES: Readonly<Record<number, string>> = {
 };
 const OBFF_SUPPORT = ['Not Supported', 'Via message', 'Via WAKE#', 'Via message/WAKE#'];
 const OBFF_CONTROL = ['Disabled', 'Via message A', 'Via message B', 'Via WAKE#'];
-const POWER_REDUCTION = ['Not Supported', 'Form Factor Dev Specific and Ext', 'Form Factor Dev Specific', 'reserved'];
+const POWER_REDUCTION = ['Not Supported', 'Dev Specific', 'Form Factor Dev Specific', 'Reserved'];
 const LN_SYSTEM_CLS = ['Not Supported', '64byte cachelines', '128byte cachelines', 'Reserved'];
-const TPH_COMPLETER = ['TPHComp- ExtTPHComp-', 'TPHComp+ ExtTPHComp-', 'TPHComp- ExtTPHComp+', 'TPHComp+ ExtTPHComp+'];
+const TPH_COMPLETER = ['TPHComp- ExtTPHComp-', 'TPHComp+ ExtTPHComp-', '', 'TPHComp+ ExtTPHComp+'];
 const CAPABILITIES: BitNames = { TimeoutDis: 4, NROPrPrP: 10, LTR: 11 };
+
+function hasMemoryBar(config: ConfigImage): boolean {
+  const count = (config.u8(0x0e) & 0x7f) === 0 ? 6 : 2;
+  return Array.from({ length: count }, (_, index) => config.u32(0x10 + 4 * index)).some((register) => register !== 0 && register !== 0xffffffff && (register & 1) === 0);
+}
 
 export function device2Lines(config: ConfigImage, offset: number, type: number): string {
   const capabilities = config.u32(offset + 0x24);
@@ -31,13 +36,16 @@ export function device2Lines(config: ConfigImage, offset: number, type: number):
   text += `\n\t\t\t EmergencyPowerReduction ${named(POWER_REDUCTION, field(capabilities, 24, 2))}, EmergencyPowerReductionInit${sign(bit(capabilities, 26))}\n`
     + `\t\t\t FRS${sign(bit(capabilities, 31))}`;
   if (root) text += ` LN System CLS ${named(LN_SYSTEM_CLS, field(capabilities, 14, 2))},`;
-  if (root || endpoint) text += ` ${named(TPH_COMPLETER, field(capabilities, 12, 2))}`;
+  if (root || type === PCIE_TYPE.ENDPOINT) text += ` ${named(TPH_COMPLETER, field(capabilities, 12, 2))}`;
   if (downstream) text += ` ARIFwd${sign(bit(capabilities, 5))}`;
   text += '\n';
-  if (routes || endpoint) {
+  // What completes them is a memory BAR's.
+  const completes = root || hasMemoryBar(config);
+  if (routes || completes) {
     text += '\t\t\t AtomicOpsCap:';
     if (routes) text += ` Routing${sign(bit(capabilities, 6))}`;
-    text += ` ${marks(capabilities, { '32bit': 7, '64bit': 8, '128bitCAS': 9 })}\n`;
+    if (completes) text += ` ${marks(capabilities, { '32bit': 7, '64bit': 8, '128bitCAS': 9 })}`;
+    text += '\n';
   }
   text += `\t\tDevCtl2: Completion Timeout: ${TIMEOUT_VALUES[control & 0xf] ?? 'Unknown'}, TimeoutDis${sign(bit(control, 4))}`;
   if (downstream) text += ` ARIFwd${sign(bit(control, 5))}`;

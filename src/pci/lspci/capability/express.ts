@@ -37,13 +37,13 @@ export function expressText(context: CapabilityContext, offset: number): string 
   const sizeBytes = root ? 0x20 : slot ? 0x1c : 0x14;
   if (!config.has(offset + 4, sizeBytes - 4)) return text;
   const hasLink = type !== PCIE_TYPE.INTEGRATED_ENDPOINT && type !== PCIE_TYPE.EVENT_COLLECTOR;
-  text += deviceLines(config, offset, type, version);
+  text += deviceLines(config, offset, type);
   if (hasLink) text += linkLines(config, offset, type);
   if (slot) text += slotLines(config, offset);
   if (root) text += rootLines(config, offset);
   if (version < 2 || !config.has(offset + 0x24, 16)) return text;
   text += device2Lines(config, offset, type);
-  if (hasLink) text += link2Lines(config, offset, type);
+  if (hasLink) text += link2Lines(context, offset, type);
   return text;
 }
 
@@ -53,18 +53,20 @@ const ERROR_ENABLES: BitNames = { CorrErr: 0, NonFatalErr: 1, FatalErr: 2, Unsup
 const DEVICE_CONTROL: BitNames = { RlxdOrd: 4, ExtTag: 8, PhantFunc: 9, AuxPwr: 10, NoSnoop: 11 };
 const DEVICE_STATUS: BitNames = { CorrErr: 0, NonFatalErr: 1, FatalErr: 2, UnsupReq: 3, AuxPwr: 4, TransPend: 5 };
 
-function deviceLines(config: ConfigImage, offset: number, type: number, _version: number): string {
+function deviceLines(config: ConfigImage, offset: number, type: number): string {
   const capabilities = config.u32(offset + 4);
   const control = config.u16(offset + 8);
   const status = config.u16(offset + 0xa);
   const endpoint = type === PCIE_TYPE.ENDPOINT || type === PCIE_TYPE.LEGACY_ENDPOINT;
+  // Told by the slot's message, to those that sit in one.
+  const limited = type === PCIE_TYPE.ENDPOINT || type === PCIE_TYPE.UPSTREAM_PORT || type === PCIE_TYPE.PCIE_TO_PCI;
   let text = `\t\tDevCap:\tMaxPayload ${128 << (capabilities & 7)} bytes, PhantFunc ${(1 << field(capabilities, 3, 2)) - 1}`;
   if (endpoint) text += `, Latency L0s ${named(L0S_LATENCY, field(capabilities, 6, 3))}, L1 ${named(L1_LATENCY, field(capabilities, 9, 3))}`;
   text += `\n\t\t\tExtTag${sign(bit(capabilities, 5))}`;
-  if (endpoint || type === PCIE_TYPE.UPSTREAM_PORT || type === PCIE_TYPE.PCIE_TO_PCI) text += ` ${marks(capabilities, { AttnBtn: 12, AttnInd: 13, PwrInd: 14 })}`;
+  if (endpoint || limited) text += ` ${marks(capabilities, { AttnBtn: 12, AttnInd: 13, PwrInd: 14 })}`;
   text += ` RBE${sign(bit(capabilities, 15))}`;
   if (endpoint || type === PCIE_TYPE.INTEGRATED_ENDPOINT) text += ` FLReset${sign(bit(capabilities, 28))}`;
-  if (endpoint || type === PCIE_TYPE.UPSTREAM_PORT || type === PCIE_TYPE.PCIE_TO_PCI) text += ` SlotPowerLimit ${powerLimitWatts(field(capabilities, 18, 8), field(capabilities, 26, 2))}`;
+  if (limited) text += ` SlotPowerLimit ${powerLimitWatts(field(capabilities, 18, 8), field(capabilities, 26, 2))}`;
   text += ` TEE-IO${sign(bit(capabilities, 30))}\n`;
   text += `\t\tDevCtl:\t${marks(control, ERROR_ENABLES)}\n\t\t\t${marks(control, DEVICE_CONTROL)}`;
   if (type === PCIE_TYPE.PCIE_TO_PCI) text += ` BrConfRtry${sign(bit(control, 15))}`;
