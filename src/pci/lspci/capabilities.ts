@@ -47,12 +47,17 @@ export function capabilityLines(base: Omit<CapabilityContext, 'pcieType'>, heade
   const seen = new Set<number>();
   for (let offset = config.u8(0x34) & ~3; offset !== 0; ) {
     text += '\tCapabilities: ';
-    if (!config.has(offset, 4)) return `${text}<access denied>\n`;
+    if (!config.has(offset, 4)) {
+      text += '<access denied>\n';
+      break;
+    }
     const [id, next, flags] = [config.u8(offset), config.u8(offset + 1) & ~3, config.u16(offset + 2)];
     text += `[${hex(offset, 2)}] `;
-    if (seen.has(offset)) return `${text}<chain looped>\n`;
+    if (seen.has(offset) || id === 0xff) {
+      text += seen.has(offset) ? '<chain looped>\n' : '<chain broken>\n';
+      break;
+    }
     seen.add(offset);
-    if (id === 0xff) return `${text}<chain broken>\n`;
     if (id === CAPABILITY_ID.PCI_EXPRESS) pcieType = pcieTypeAt(config, offset);
     const render = id === CAPABILITY_ID.PCI_X ? pciXText(headerType) : TEXTS[id];
     text += render === undefined ? `Capability ID 0x${hex(id, 2)} [${hex(flags, 4)}]\n` : render({ ...base, pcieType }, offset);
@@ -74,7 +79,6 @@ function extendedLines(context: CapabilityContext): string {
     text += `\tCapabilities: [${hex(offset, 3)}${verbosity > 1 ? ` v${version}` : ''}] `;
     if (seen.has(offset)) return `${text}<chain looped>\n`;
     seen.add(offset);
-    if (id === 0xffff) return `${text}<chain broken>\n`;
     text += EXTENDED_TEXTS[id]?.(context, offset) ?? `Extended Capability ID 0x${hex(id, 2)}\n`;
     offset = next;
   }

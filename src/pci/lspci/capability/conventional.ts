@@ -127,10 +127,10 @@ export const vendorSpecific: CapabilityText = (context, offset) => {
   const { config, vendorId, deviceId } = context;
   const length = config.u8(offset + 2);
   const isVirtio = vendorId === 0x1af4 && deviceId >= 0x1000 && deviceId <= 0x107f;
-  if (!isVirtio || length < 16) return `Vendor Specific Information: Len=${hex(length, 2)} <?>\n`;
+  if (!isVirtio || length < 16 || !config.has(offset, length)) return `Vendor Specific Information: Len=${hex(length, 2)} <?>\n`;
   const type = config.u8(offset + 3);
   const text = `Vendor Specific Information: VirtIO: ${named(VIRTIO_TYPES, type, '<unknown>')}\n`;
-  if (!inDetail(context, offset, length)) return text;
+  if (context.verbosity < 2) return text;
   const [bar, at, size] = [config.u8(offset + 4), config.u32(offset + 8), config.u32(offset + 12)];
   const multiplier = type === 2 && length >= 20 ? ` multiplier=${hex(config.u32(offset + 16), 8)}` : '';
   return `${text}\t\tBAR=${bar} offset=${hex(at, 8)} size=${hex(size, 8)}${multiplier}\n`;

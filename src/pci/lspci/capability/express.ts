@@ -34,7 +34,7 @@ export function expressText(context: CapabilityContext, offset: number): string 
   if (verbosity < 2) return text;
   const root = type === PCIE_TYPE.ROOT_PORT || type === PCIE_TYPE.EVENT_COLLECTOR;
   // What of the capability has to be readable depends on what the function is.
-  const sizeBytes = root ? 0x20 : slot ? 0x1c : 0x14;
+  const sizeBytes = root ? 0x24 : slot ? 0x1c : 0x14;
   if (!config.has(offset + 4, sizeBytes - 4)) return text;
   const hasLink = type !== PCIE_TYPE.INTEGRATED_ENDPOINT && type !== PCIE_TYPE.EVENT_COLLECTOR;
   text += deviceLines(config, offset, type);

@@ -55,6 +55,7 @@ const UNITS = ['M', 'G', 'T', 'P', 'E'];
 
 /** 2 to the `exponent` MiB. */
 function barSize(exponent: number): string {
+  if (exponent >= 10 * UNITS.length - 6) return ' <unknown>';
   return ` ${2 ** (exponent % 10)}${UNITS[Math.floor(exponent / 10)] ?? '?'}B`;
 }
 

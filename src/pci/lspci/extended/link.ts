@@ -6,7 +6,8 @@ import { marks, sign } from '../text.ts';
 
 /** Value (10 bits) and scale (3): 32 to the scale nanoseconds. */
 function scaledNanoseconds(register: number, scaleAt: number): bigint {
-  return BigInt(field(register, 0, 10)) * 32n ** BigInt(field(register, scaleAt, 3));
+  // Scales 6 and 7 are reserved; lspci shifts by them modulo 32.
+  return BigInt(field(register, 0, 10)) << BigInt((5 * field(register, scaleAt, 3)) % 32);
 }
 
 export const latencyTolerance: CapabilityText = (context, offset) => {
@@ -67,7 +68,7 @@ export const secondaryPcie: CapabilityText = (context, offset) => {
   if (!inDetail(context, offset + 4, 8)) return text;
   const control = config.u32(offset + 4);
   const errors = config.u32(offset + 8);
-  const lanes = Array.from({ length: 32 }, (_, lane) => lane).filter((lane) => bit(errors, lane));
+  const lanes = Array.from({ length: 16 }, (_, lane) => lane).filter((lane) => bit(errors, lane));
   return `${text}\t\tLnkCtl3: LnkEquIntrruptEn${sign(bit(control, 1))} PerformEqu${sign(bit(control, 0))}\n`
     + `\t\tLaneErrStat: ${lanes.length === 0 ? '0' : `LaneErr at lane: ${lanes.join(' ')}`}\n`;
 };

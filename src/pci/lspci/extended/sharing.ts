@@ -66,13 +66,11 @@ export const singleRootIov: CapabilityText = (context, offset) => {
   for (let index = 0; index < VF_BARS; index++) {
     const low = config.u32(offset + 0x24 + 4 * index);
     const wide = (low & 6) === 4;
-    const bits = ['32', '?', '64', '?'][(low >> 1) & 3] ?? '?';
+    const bits = (low & 6) === 0 ? '32' : '64';
     const shown = index;
     let high = '';
-    if (wide && index < VF_BARS - 1) {
-      index += 1;
-      high = hex(config.u32(offset + 0x24 + 4 * index), 8);
-    }
+    // lspci takes the word that follows for the upper half of the last one too.
+    if (wide) high = hex(config.u32(offset + 0x24 + 4 * ++index), 8);
     if (low === 0 || low === 0xffffffff) continue;
     text += `\t\tRegion ${shown}: Memory at ${high}${hex((low & ~15) >>> 0, 8)} (${bits}-bit, ${bit(low, 3) ? '' : 'non-'}prefetchable)\n`;
   }
