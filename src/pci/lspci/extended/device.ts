@@ -53,7 +53,7 @@ export const tph: CapabilityText = (context, offset) => {
 
 const UNITS = ['M', 'G', 'T', 'P', 'E'];
 
-/** 2 to the `exponent` MiB. */
+/** 2 to the `exponent` MiB; past 8 EiB is no size. */
 function barSize(exponent: number): string {
   if (exponent >= 10 * UNITS.length - 6) return ' <unknown>';
   return ` ${2 ** (exponent % 10)}${UNITS[Math.floor(exponent / 10)] ?? '?'}B`;
