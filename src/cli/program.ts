@@ -6,6 +6,7 @@ import { addCache } from './cache.ts';
 import { addDoctor } from './doctor.ts';
 import { errorText, EXIT_CODES_HELP, exitCodeOf } from './exit-codes.ts';
 import { unlessInterrupted } from './interrupts.ts';
+import { addLspci } from './lspci.ts';
 import { addRun } from './run.ts';
 import { addShell } from './shell.ts';
 
@@ -23,6 +24,7 @@ export function program(): Command {
   addRun(root);
   addDoctor(root);
   addShell(root);
+  addLspci(root);
   addCache(root);
   return root;
 }
