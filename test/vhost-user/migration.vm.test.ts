@@ -12,6 +12,7 @@ import { SshConnection } from '../../src/guest/ssh.ts';
 import { boot } from '../../src/machine/boot.ts';
 import type { Machine } from '../../src/machine/machine.ts';
 import { forwardedPort, parseUsernet } from '../../src/qemu/memory-map.ts';
+import { closeFd, createMemfd } from '../../src/native/index.ts';
 import { QemuProcess } from '../../src/qemu/process.ts';
 import { QmpClient } from '../../src/qmp/client.ts';
 import { VhostUserBackend } from '../../src/vhost-user/index.ts';
@@ -100,11 +101,13 @@ test.each(MATRIX)('QEMU $qemu, $layout rings: what the disk wrote into guest mem
   // The same machine again, waiting for the guest.
   const place = await mkdtemp(join(tmpdir(), 'rootport-'));
   const command = innards.process.options.command.map((word) => (word === basename(innards.directory) ? basename(place) : word));
+  const memoryFd = createMemfd('destination', innards.shape.memoryMiB * MIB);
   destination = await QemuProcess.start({
-    env: innards.process.options.env, directory: place,
+    env: innards.process.options.env, directory: place, memoryFd,
     command: [...command, '-chardev', `socket,id=disk-chardev,path=${listen('b', storage, packed)}`,
       '-device', Object.entries(properties).map(([key, value]) => (key === 'driver' ? value : `${key}=${value === false ? 'off' : value === true ? 'on' : value}`)).join(','), '-incoming', 'defer'],
   });
+  closeFd(memoryFd);
   const there = monitor = await QmpClient.connect(destination.qmp, { timeoutMs: 20_000 });
   const uri = `unix:${join(directory, 'stream')}`;
   await there.execute('migrate-incoming', { uri });
