@@ -98,11 +98,13 @@ test('four TCP streams at once, two each way on a queue pair each, arrive as the
 });
 
 describe('when one guest\'s receive queue stands still, of 40 pings', () => {
+  const OUT_ECHOS = "awk '/^Icmp: In/ { for (i = 1; i <= NF; i++) if ($i == \"OutEchos\") at = i; next } /^Icmp:/ { print $at }' /proc/net/snmp";
+
   /**
-   * Hold the second guest's receive queue, ping it, and release it once `enough` holds of what the link counted. Packets
-   * that the guests received.
+   * Hold the second guest's receive queue, ping it, and release it when all pings were sent and `enough` holds of what the
+   * link counted. What the first card had taken of its guest by then, and the packets that the guests received in the end.
    */
-  async function pingAtRest(link: NetLink, enough: (counts: LinkCounts) => boolean): Promise<number[]> {
+  async function pingAtRest(link: NetLink, enough: (counts: LinkCounts) => boolean): Promise<{ taken: number; received: number[] }> {
     const [end] = link.ends;
     let reached: () => void = () => undefined;
     const standing = new Promise<void>((resolve) => { reached = resolve; });
@@ -116,25 +118,29 @@ describe('when one guest\'s receive queue stands still, of 40 pings', () => {
     const cards = [virtioNet({ peer: watching }), virtioNet({ peer: link.ends[1] })] as const;
     const interfaces = await connect(cards, 1500);
     cards[1].queue(0).hold();
+    const before = Number((await here.guest.run(OUT_ECHOS)).stdout);
     const ping = await here.guest.start(`ping -c 40 -i 0.02 -W 2 ${ADDRESSES[1]}`);
     await standing;
+    await here.guest.until(`[ "$(${OUT_ECHOS})" = ${before + 40} ]`, '40 pings to be sent', 20_000);
+    const taken = cards[0].counts.transmitted.frames;
     cards[1].queue(0).release();
     await ping.settled({ timeoutMs: 60_000 });
     // Not what ping says: its socket has room for a dozen replies at once.
-    return Promise.all([here, there].map(async ({ guest }, i) =>
+    const received = await Promise.all([here, there].map(async ({ guest }, i) =>
       Number((await guest.run(`cat /sys/class/net/${interfaces[i]}/statistics/rx_packets`)).stdout)));
+    return { taken, received };
   }
 
   test('none is lost: some wait in the link, the rest in the sending driver\'s ring', async () => {
     const link = netLink({ queueFrames: 16 });
-    expect(await pingAtRest(link, ({ pauses }) => pauses === 1)).toEqual([40, 40]);
+    expect(await pingAtRest(link, ({ pauses }) => pauses === 1)).toEqual({ taken: 16, received: [40, 40] });
     expect(link.counts[0]).toMatchObject({ carried: 40, dropped: 0, lost: 0, waiting: 0, pauses: 1 });
     await expect(here).toHaveCleanLog();
   });
 
   test('on a link that drops those are lost that have no place, and counted', async () => {
     const link = netLink({ queueFrames: 8, whenFull: 'drop' });
-    expect(await pingAtRest(link, ({ dropped }) => dropped === 32)).toEqual([8, 8]);
+    expect(await pingAtRest(link, ({ dropped }) => dropped === 32)).toEqual({ taken: 40, received: [8, 8] });
     expect(link.counts[0]).toMatchObject({ carried: 8, dropped: 32, lost: 0, waiting: 0, pauses: 0 });
     await expect(here).toHaveCleanLog();
   });

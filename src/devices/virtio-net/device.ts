@@ -14,6 +14,7 @@ import {
 } from './layout.ts';
 import type { Delivery, SendOptions } from './peer.ts';
 import { ReceiveFilter } from './receive-filter.ts';
+import type { ReceiveMode } from './receive-filter.ts';
 import { ReceiveQueue } from './receive-queue.ts';
 import { FlowSteering } from './steering.ts';
 
@@ -105,6 +106,11 @@ export class VirtioNetDevice implements VirtioDevice {
   /** The address in force: the driver may have set another. */
   get mac(): Uint8Array {
     return this.#mac;
+  }
+
+  /** What the driver asked for on the control queue. */
+  get receiveModes(): Readonly<Record<ReceiveMode, boolean>> {
+    return this.#filter.modes;
   }
 
   /** Pairs that frames go to the guest on: running and, where the driver said how many, in use. */
