@@ -3,7 +3,7 @@
 // image at every boot: fio's whole closure is 160 MB, Python and dpkg among it, and what fio needs is 53.
 // No maintainer script is run: there are no users made, no services, no alternatives.
 import { createHash } from 'node:crypto';
-import { copyFile, lstat, mkdir, readdir, readFile, readlink, rm, symlink } from 'node:fs/promises';
+import { copyFile, lstat, mkdir, readdir, readFile, readlink, realpath, rm, symlink } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { UsageError } from '../errors.ts';
 import { ensureEntry, layOutPackages, treeSuite, type Progress } from '../packages/index.ts';
@@ -31,6 +31,9 @@ const PROGRAM_DIRECTORIES = new Set(['usr/bin', 'usr/sbin', 'usr/games']);
 const LEFT_OUT = new RegExp('^(usr/share/(doc|doc-base|man|info|locale|lintian|bash-completion|zsh|fish|metainfo|applications|icons|pixmaps|bug|initramfs-tools)|' +
   'usr/include|usr/lib/(systemd|tmpfiles\\.d|sysusers\\.d|pkgconfig|x86_64-linux-gnu/pkgconfig)|etc/(init\\.d|cron\\.[a-z]+|ufw|apparmor\\.d))/|\\.l?a$');
 
+/** What a dynamic program needs and does not name: its loader, and what libc opens to cancel a thread. */
+const UNASKED = [LOADER, 'usr/lib/x86_64-linux-gnu/libgcc_s.so.1'];
+
 /** @throws UsageError for what cannot be the name of a package, or of a program of it */
 export function checkPackages(packages: readonly GuestPackage[]): void {
   if (!Array.isArray(packages)) throw new UsageError('packages is not an array', { hint: 'such as packages: [\'fio\', \'strace\']' });
@@ -52,7 +55,7 @@ export async function ensureGuestPackages(packages: readonly GuestPackage[], pro
   if (packages.length === 0) return undefined;
   const all = packages.map(wanted).sort((a, b) => (a.name < b.name ? -1 : 1));
   const suite = treeSuite('userland');
-  const hash = createHash('sha256').update(JSON.stringify(['packages 1', suite, all, LEFT_OUT.source])).digest('hex').slice(0, 16);
+  const hash = createHash('sha256').update(JSON.stringify(['packages 2', suite, all, LEFT_OUT.source])).digest('hex').slice(0, 16);
   const entry = await ensureEntry('packages', hash, progress, async (directory) => {
     const tree = join(directory, '.tree');
     await mkdir(tree);
@@ -110,7 +113,7 @@ async function pick(paths: readonly string[], tree: string, root: string): Promi
     if (isElf(await readFile(from))) programs.push(from);
   }
   const libraries = await libraryClosure(programs, tree);
-  if (libraries.size > 0) libraries.set(LOADER, join(tree, LOADER));
+  if (libraries.size > 0) for (const path of UNASKED) libraries.set(path, await realpath(join(tree, path)));
   for (const [path, file] of libraries) {
     if (done.has(path)) continue;
     await mkdir(join(root, dirname(path)), { recursive: true });

@@ -26,7 +26,7 @@ const sha256 = (bytes: Uint8Array): string => createHash('sha256').update(bytes)
 
 describe.each([false, true])('on packed rings: %p', (packed) => {
   /** Each job has a CPU, and with it a queue; a part of the disk, and 16 requests of 4 KiB under way. */
-  const BLOCKS_EACH = 384;
+  const BLOCKS_EACH = 256;
   const fio = (dev: string, more = ''): string =>
     `fio --name=verify --filename=${dev} --rw=randwrite --bs=${BLOCK} --size=${BLOCKS_EACH * BLOCK} --offset_increment=${BLOCKS_EACH * BLOCK} ` +
     `--numjobs=${QUEUES} --thread --cpus_allowed=0-${QUEUES - 1} --cpus_allowed_policy=split --ioengine=libaio --iodepth=16 --direct=1 ` +
@@ -76,7 +76,7 @@ describe.each([false, true])('on packed rings: %p', (packed) => {
     const dev = await plugged(disk);
     const before = completed(disk);
     await vm.guest.run(`${make} ${dev} && mount -t ${type} ${dev} /mnt`);
-    const content = Buffer.alloc(MIB);
+    const content = Buffer.alloc(MIB / 2);
     for (let i = 0; i < content.length; i += 4) content.writeUInt32LE((i * 2654435761) >>> 0, i);
     await vm.guest.upload(content, '/tmp/content');
     await vm.guest.run(`for i in 0 1 2 3; do taskset -c $i sh -c 'mkdir /mnt/$0 && for f in 1 2 3; do dd if=/tmp/content of=/mnt/$0/$f bs=64k conv=fsync 2>/dev/null; done; rm /mnt/$0/2' $i & done; wait
