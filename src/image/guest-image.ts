@@ -22,13 +22,15 @@ export interface GuestImage {
 const BOOT_MODULES = ['virtio_pci', 'virtio_net'];
 /** On board for modprobe: the drivers of the devices that rootport brings, and a file system. */
 const ON_BOARD = ['virtio_blk', 'virtio_rng', 'virtio_input', 'evdev', 'vmw_vsock_virtio_transport', 'ext4', 'crc32c_generic'];
+/** Not in every kernel: since Linux 6.15 or so what needs it brings it. */
+const NOT_EVERYWHERE = ['crc32c_generic'];
 
 /** `modules` are further names to have on board, with their dependencies. */
 export async function ensureGuestImage(
   kernel: Kernel, userland: Userland, modules: readonly string[], progress: Progress,
 ): Promise<GuestImage> {
   const init = await readFile(packageFile('images/init'));
-  const collect = (): Promise<ModuleFile[]> => collectModules(kernel, [...BOOT_MODULES, ...ON_BOARD, ...modules], userland.tools);
+  const collect = (): Promise<ModuleFile[]> => collectModules(kernel, [...BOOT_MODULES, ...ON_BOARD, ...modules], userland.tools, NOT_EVERYWHERE);
   const hash = createHash('sha256')
     .update(JSON.stringify(['image 2', kernel.key, userland.key, [...modules].sort(), BOOT_MODULES, ON_BOARD])).update(init);
   const changing = kernel.modulesChange ? await collect() : undefined;
