@@ -23,6 +23,8 @@ export interface GuestImage {
 const BOOT_MODULES = ['virtio_pci', 'virtio_net'];
 /** On board for modprobe: the drivers of the devices that rootport brings, and a file system. */
 const ON_BOARD = ['virtio_blk', 'virtio_rng', 'virtio_input', 'evdev', 'virtio_console', 'vmw_vsock_virtio_transport', 'ext4', 'crc32c_generic'];
+/** Not in every kernel: since Linux 6.15 or so what needs it brings it. */
+const NOT_EVERYWHERE = ['crc32c_generic'];
 
 export interface ImageContents {
   /** Further kernel modules to have on board, with their dependencies. */
@@ -35,7 +37,7 @@ export async function ensureGuestImage(
   kernel: Kernel, userland: Userland, { modules, packages }: ImageContents, progress: Progress,
 ): Promise<GuestImage> {
   const init = await readFile(packageFile('images/init'));
-  const collect = (): Promise<ModuleFile[]> => collectModules(kernel, [...BOOT_MODULES, ...ON_BOARD, ...modules], userland.tools);
+  const collect = (): Promise<ModuleFile[]> => collectModules(kernel, [...BOOT_MODULES, ...ON_BOARD, ...modules], userland.tools, NOT_EVERYWHERE);
   const hash = createHash('sha256')
     .update(JSON.stringify(['image 2', kernel.key, userland.key, [...modules].sort(), BOOT_MODULES, ON_BOARD])).update(init);
   if (packages !== undefined) hash.update(packages.key);

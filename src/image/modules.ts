@@ -14,10 +14,10 @@ export interface ModuleFile {
 
 /**
  * The modules in load order. Names that are built into the kernel are left out; an unknown name is a
- * UsageError, unless `optional`.
+ * UsageError, unless it is `optional`.
  */
 export async function collectModules(
-  kernel: Kernel, names: readonly string[], tools: Decompressor,
+  kernel: Kernel, names: readonly string[], tools: Decompressor, optional: readonly string[] = [],
 ): Promise<ModuleFile[]> {
   if (kernel.modulesDir === undefined) return [];
   const files = await index(kernel.modulesDir);
@@ -30,7 +30,7 @@ export async function collectModules(
     if (visited.has(name) || builtin.has(name)) return;
     const path = files.get(name);
     if (path === undefined) {
-      if (by !== undefined) return; // a soft dependency, or an alias of a built-in
+      if (by !== undefined || optional.includes(name)) return; // a soft dependency, or an alias of a built-in
       throw new UsageError(`the kernel ${kernel.name} has no module named ${wanted}`, {
         hint: 'it may be built in under another name, or not configured for this kernel',
       });

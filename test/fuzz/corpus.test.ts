@@ -7,6 +7,9 @@ import { messageTarget } from './message-target.ts';
 import { packedRingCase } from './packed-ring-case.ts';
 import { splitRingCase } from './split-ring-case.ts';
 
+/** Some hundred sessions, on a machine that may have much else to do. */
+const REPLAY_TIMEOUT_MS = 60_000;
+
 async function replay(target: string, run: (seed: number) => CaseOutcome | Promise<CaseOutcome>): Promise<void> {
   const corpus = Object.entries(readCorpus(target));
   const met = new Set<string>();
@@ -25,7 +28,7 @@ test.each([
   ['packed-rings', packedRingCase],
 ])('%s: every case that met something new holds', async (name, run) => {
   await replay(name, run);
-});
+}, REPLAY_TIMEOUT_MS);
 
 test.each([
   ['messages', { packed: false }],
@@ -34,4 +37,4 @@ test.each([
   const target = messageTarget(options);
   await replay(name, (seed) => target.run(seed));
   await target.close();
-});
+}, REPLAY_TIMEOUT_MS);

@@ -115,9 +115,10 @@ describe.each(LAYOUTS)('a %s ring', (layout) => {
     ), { numRuns: 300 });
   });
 
-  test.each(layout === 'split' ? [1, 2, 256, 32768] : [1, 2, 3, 5, 255, 1000, 32767, 32768])(
-    'of %i entries is filled, emptied backwards, and filled again', (size) => {
-      const driver = mockDriver(layout, { size, eventIdx: true });
+  // From where each index is about to wrap: 16 bits (split), the ring's end (packed).
+  test.each(layout === 'split' ? [1, 2, 4, 256, 4096, 32768] : [1, 2, 3, 5, 255, 1000, 32767, 32768])(
+    'of %i entries is filled, emptied backwards, and filled again, over the wrap of its indices', (size) => {
+      const driver = mockDriver(layout, { size, eventIdx: true, startIndex: layout === 'split' ? 0xffff : size - 1 });
       const queue = driver.queue();
       for (let lap = 0; lap < (size > 1000 ? 2 : 3); lap += 1) {
         const ids = Array.from({ length: size }, () => driver.submit([text('x')]));
