@@ -7,7 +7,8 @@ import type { Guest } from './guest.ts';
 
 /**
  * A line a fact: `@` the address, then name and value; config space is base64 over several lines. Files that are not
- * there say nothing. The shell's own read, not cat: a process costs milliseconds in a guest under TCG.
+ * there say nothing. The shell's own read, not cat: a process costs
+ * milliseconds in a guest under TCG. kmod's modprobe by its path: busybox' shell would take its own, which has no -R.
  */
 const SCRIPT = `
 for s in /sys/bus/pci/slots/*/address; do n=\${s%/address}; [ -e "$s" ] && read a <"$s" && echo "slot \${n##*/} $a"; done
@@ -18,7 +19,7 @@ for d in *; do
   while read r; do echo "resource $r"; done <$d/resource
   for f in irq numa_node label; do [ -e $d/$f ] && read v <$d/$f 2>/dev/null && echo "$f $v"; done
   for l in driver iommu_group; do [ -e $d/$l ] && t=$(readlink $d/$l) && echo "$l \${t##*/}"; done
-  [ -z "$MODULES" ] || { read a <$d/modalias; for m in $(modprobe -R "$a" 2>/dev/null); do echo "module $m"; done; }
+  [ -z "$MODULES" ] || { read a <$d/modalias; for m in $(/usr/sbin/modprobe -R "$a" 2>/dev/null); do echo "module $m"; done; }
 done
 `;
 

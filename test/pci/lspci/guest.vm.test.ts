@@ -15,7 +15,7 @@ describe('a running machine with four devices plugged', () => {
   let ids: PciIds;
 
   beforeAll(async () => {
-    machine = await boot({ qemu: '10.0', extraArgs: ['-device', 'e1000e,romfile=', '-device', 'nvme,serial=x'] });
+    machine = await boot({ qemu: '10.0', extraArgs: ['-global', 'pcie-root-port.pref64-reserve=1G', '-device', 'e1000e,romfile=', '-device', 'nvme,serial=x'] });
     for (const device of [edu(), ivshmem({ vectors: 4 }), virtioBlk({ capacityBytes: 2 ** 20 }), virtioRng()]) await machine.plug(device);
     ids = parsePciIds(await readFile(join(await userlandTree(), 'usr/share/misc/pci.ids'), 'utf8'));
     functions = await readPciFunctions(machine.guest, { modules: true });
@@ -24,7 +24,7 @@ describe('a running machine with four devices plugged', () => {
 
   const cases: [string, LspciOptions][] = [
     ['-vvv', { verbosity: 3 }], ['-vv', { verbosity: 2 }], ['-v', { verbosity: 1 }], ['', {}], ['-k', { drivers: true }], ['-vvb', { verbosity: 2, busView: true }],
-    ['-nnv', { verbosity: 1, numeric: 2 }], ['-vmm', { verbosity: 1, machineReadable: 2 }], ['-mm', { machineReadable: 2 }], ['-tv', { tree: true, verbosity: 1 }], ['-t', { tree: true }],
+    ['-nnv', { verbosity: 1, numeric: 2 }], ['-vmm', { verbosity: 1, machineReadable: 2 }], ['-vmmk', { verbosity: 1, machineReadable: 2, drivers: true }], ['-mm', { machineReadable: 2 }], ['-tv', { tree: true, verbosity: 1 }], ['-t', { tree: true }],
     ['-xxxx', { dump: 4 }], ['-xxx', { dump: 3 }], ['-x', { dump: 1 }], ['-D', { domains: true }], ['-s 01:', { selection: { bus: 1 } }],
     ['-d 1af4:', { selection: { vendorId: 0x1af4 } }],
   ];
