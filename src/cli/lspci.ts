@@ -90,7 +90,7 @@ async function machineFunctions(devices: readonly Device[], options: LspciComman
   const forget = onInterrupt(() => machine.close());
   try {
     for (const device of devices) await machine.plug(device);
-    return await readPciFunctions(machine.guest);
+    return await readPciFunctions(machine.guest, { modules: options.k === true || options.v > 0 });
   } finally {
     await machine.close();
     forget();

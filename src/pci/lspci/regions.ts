@@ -34,12 +34,12 @@ export function regionLines(fn: LspciFunction, count: number, verbosity: number,
 }
 
 /**
- * Without a kernel lspci shows the upper half of a 64-bit BAR, when there is something in it, as one more without an
+ * Without a kernel, and with -b, lspci shows the upper half of a 64-bit BAR, when there is something in it, as one more without an
  * address, and so does this; a 64-bit BAR in the last register has no upper half, and no address either.
  */
 function regionOf(fn: LspciFunction, index: number, count: number, register: number, upperHalf: boolean, busView: boolean): Region | undefined {
   const resource = busView ? undefined : fn.kernel?.resources[index];
-  if (fn.kernel !== undefined && upperHalf) return undefined;
+  if (fn.kernel !== undefined && !busView && upperHalf) return undefined;
   const own = upperHalf ? 0n : ownAddress(fn.config, index, count, register);
   const start = resource?.start ?? 0n;
   const sizeBytes = resource === undefined || resource.end === 0n ? 0n : resource.end - start + 1n;

@@ -49,7 +49,7 @@ export function renderLspci(functions: readonly LspciFunction[], options: LspciO
     const address = addressText(fn.address, withDomain);
     if (machineReadable > 0) {
       const subsystem = subsystemOf(fn);
-      text += verbosity > 0 ? machineReadableRecord(fn, address, names, subsystem, machineReadable > 1 ? 'Slot' : 'Device') : machineReadableLine(fn, address, names, subsystem);
+      text += verbosity > 0 ? machineReadableRecord(fn, address, names, subsystem, { tag: machineReadable > 1 ? 'Slot' : 'Device', drivers: options.drivers === true }) : machineReadableLine(fn, address, names, subsystem);
     } else {
       text += summaryLine(fn, address, names, verbosity) + details(fn, options, names);
     }
@@ -94,7 +94,7 @@ function details(fn: LspciFunction, { verbosity = 0, busView = false, drivers = 
     const base = { config, first: fn.address.device === 0 && fn.address.function === 0,  names, verbosity, vendorId: id.vendorId, deviceId: id.deviceId, classId: id.classId };
     if (id.headerType === 0) text += regionLines(fn, 6, verbosity, busView) + romLine(fn, 0x30, busView) + capabilityLines(base, 0);
     else if (id.headerType === 1) {
-      text += regionLines(fn, 2, verbosity, busView) + busNumbersLine(config) + windowLines(config, verbosity)
+      text += regionLines(fn, 2, verbosity, busView) + busNumbersLine(config) + windowLines(fn, verbosity, busView)
         + (verbosity > 1 ? secondaryStatusLine(config) : '') + romLine(fn, 0x38, busView) + (verbosity > 1 ? bridgeControlLines(config) : '') + capabilityLines(base, 1);
     }
     else text += `\t!!! Unknown header type ${id.headerType.toString(16).padStart(2, '0')}\n`;

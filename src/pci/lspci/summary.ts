@@ -46,8 +46,15 @@ export function machineReadableLine(fn: LspciFunction, address: string, names: N
   return `${address} ${quoted.join(' ')}${revision} -p${hex(id.programmingInterface, 2)} ${sub.join(' ')}\n`;
 }
 
-/** A field a line, as `-vm` (`tag` is then Device) and `-vmm` have it. */
-export function machineReadableRecord(fn: LspciFunction, address: string, names: Names, subsystem: SubsystemIds | undefined, tag: 'Device' | 'Slot'): string {
+export interface RecordOptions {
+  /** Of the address: Device for -vm, Slot for -vmm. */
+  readonly tag: 'Device' | 'Slot';
+  /** -k. */
+  readonly drivers: boolean;
+}
+
+/** A field a line, as `-vm` and `-vmm` have it. */
+export function machineReadableRecord(fn: LspciFunction, address: string, names: Names, subsystem: SubsystemIds | undefined, { tag, drivers }: RecordOptions): string {
   const id = identityOf(fn);
   const { kernel } = fn;
   const fields: [string, string | undefined][] = [
@@ -59,8 +66,8 @@ export function machineReadableRecord(fn: LspciFunction, address: string, names:
     ['PhySlot', kernel?.physicalSlot],
     ['Rev', id.revision === 0 ? undefined : hex(id.revision, 2)],
     ['ProgIf', hex(id.programmingInterface, 2)],
-    ['Driver', kernel?.driver],
-    ...(kernel?.modules ?? []).map((name): [string, string] => ['Module', name]),
+    ['Driver', drivers ? kernel?.driver : undefined],
+    ...(drivers ? kernel?.modules ?? [] : []).map((name): [string, string] => ['Module', name]),
     ['NUMANode', kernel?.numaNode?.toString()],
     ['IOMMUGroup', kernel?.iommuGroup],
   ];

@@ -1,7 +1,8 @@
 // A bridge's own lines: bus numbers, the three windows, secondary status and bridge control.
-// Source: PCI-to-PCI Bridge 1.2, 3.2.5. Windows are read from the registers.
+// Source: PCI-to-PCI Bridge 1.2, 3.2.5. Not here: legacy bridges' (CardBus).
 import type { ConfigImage } from '../config-image.ts';
 import type { BitNames } from '../bit-names.ts';
+import type { KernelResource, LspciFunction } from './function.ts';
 import { devselText } from './status.ts';
 import { hex, marks, sizeText } from './text.ts';
 
@@ -16,8 +17,25 @@ export function busNumbersLine(config: ConfigImage): string {
   return `\tBus: primary=${primary}, secondary=${secondary}, subordinate=${subordinate}, sec-latency=${config.u8(0x1b)}\n`;
 }
 
-export function windowLines(config: ConfigImage, verbosity: number): string {
-  return ioWindow(config, verbosity) + memoryWindow(config, verbosity) + prefetchableWindow(config, verbosity);
+/** Where Linux has a bridge's windows among its resources, with SR-IOV built in and without. */
+const WINDOW_RESOURCES = { withVirtualFunctions: 13, without: 7 } as const;
+const RESOURCES_WITH_VIRTUAL_FUNCTIONS = 17;
+
+/**
+ * The three windows. The kernel's prefetchable one is told as `[32-bit]`
+ * wherever it lies, as lspci 3.13 does; the registers' by what they could hold. `busView` (-b): the registers'.
+ */
+export function windowLines({ config, kernel }: LspciFunction, verbosity: number, busView: boolean): string {
+  const { resources = [] } = busView ? {} : kernel ?? {};
+  const first = resources.length >= RESOURCES_WITH_VIRTUAL_FUNCTIONS ? WINDOW_RESOURCES.withVirtualFunctions : WINDOW_RESOURCES.without;
+  const prefetchable = resources[first + 2];
+  const inKernel = prefetchable !== undefined && prefetchable.end !== 0n;
+  return ioWindow(config, verbosity) + memoryWindow(config, verbosity)
+    + (inKernel ? kernelWindow(prefetchable, verbosity) : prefetchableWindow(config, verbosity));
+}
+
+function kernelWindow({ start, end }: KernelResource, verbosity: number): string {
+  return rangeLine('Prefetchable memory behind bridge', start, end, true, 8, 32, verbosity);
 }
 
 function ioWindow(config: ConfigImage, verbosity: number): string {
