@@ -20,6 +20,7 @@ export { pc, q35, q35Iommu, q35NativeHotplug, type MachineType } from './qemu/pr
 export type { Attachment, AttachSite, ChardevSpec, Device, FireWitness, NetdevSpec, PropertyValue } from './qemu/attachment.ts';
 export type { PciAccess, AccessWidth, ConfigWidth } from './pci/access.ts';
 export { EDU, edu, type EduOptions } from './devices/edu/index.ts';
+export { qemuDevice } from './devices/qemu-device/index.ts';
 export { IVSHMEM, ivshmem, Ivshmem, type IvshmemOptions } from './devices/ivshmem/index.ts';
 export { virtioBlk, type VirtioBlk, type VirtioBlkOptions } from './devices/virtio-blk/index.ts';
 export { virtioRng, type VirtioRng, type VirtioRngOptions } from './devices/virtio-rng/index.ts';

@@ -1,7 +1,8 @@
 // A running machine of the bare tier: its functions, its RAM, its monitor and qtest, and its end.
-import { MachineExitError, RootportError, UsageError } from '../errors.ts';
+import { MachineExitError, ProtocolError, RootportError, UsageError } from '../errors.ts';
 import { findByQdevId, type QueryPciBus } from '../pci/query-pci.ts';
 import type { Device } from '../qemu/attachment.ts';
+import { placement, type Placement } from '../qemu/command-line.ts';
 import type { Console } from '../qemu/console.ts';
 import type { Qemu } from '../qemu/find.ts';
 import type { MachinePreset } from '../qemu/preset.ts';
@@ -11,7 +12,10 @@ import type { QtestClient } from '../qtest/client.ts';
 import type { PciAddress } from '../qtest/config-mechanism.ts';
 import { BareFunction } from './bare-function.ts';
 import type { BareBus } from './bare-bus.ts';
-import type { Plugged } from './plugged.ts';
+import { ejectBare, plugBare, requestRemoval } from './bare-hotplug.ts';
+import { slotsOf, type BareSlots } from './bare-slots.ts';
+import { Plugged } from './plugged.ts';
+import { freePort } from './ports.ts';
 import type { Trouble } from './trouble.ts';
 
 export interface BareInnards {
@@ -34,6 +38,9 @@ export class BareMachine {
   readonly qtest: QtestClient;
   readonly console: Console;
   readonly #innards: BareInnards;
+  /** Hot-plug as the machine's firmware or driver would see it. */
+  readonly slots: BareSlots;
+  #nextId: number;
   #closed: Promise<void> | undefined;
 
   constructor(innards: BareInnards) {
@@ -41,6 +48,8 @@ export class BareMachine {
     this.qmp = innards.qmp;
     this.qtest = innards.qtest;
     this.console = innards.console;
+    this.#nextId = innards.plugged.length;
+    this.slots = slotsOf(this);
   }
 
   /** What was chosen, one line. */
@@ -67,13 +76,61 @@ export class BareMachine {
   /** The function of a device that is plugged, or of one of QEMU's by its `id=`. UsageError when there is none. */
   functionOf(device: Device | string): Promise<BareFunction> {
     return this.scene(async () => {
-      const id = typeof device === 'string' ? device : this.#innards.plugged.find((one) => one.device === device)?.id;
-      if (id === undefined) throw new UsageError('that device is not plugged into this machine');
+      const id = typeof device === 'string' ? device : this.#find(device).id;
       const vmm = findByQdevId(await this.qmp.execute<QueryPciBus[]>('query-pci'), id);
       const found = vmm && this.#functionAt(vmm);
       if (found === undefined) throw new UsageError(`there is no PCI function of the device ${JSON.stringify(id)}`);
       return found;
     });
+  }
+
+  /**
+   * Plug a device into a free port (or the named one) without restarting. Resolves when the slot has told that it
+   * came, it has power, and its BARs are placed.
+   */
+  plug(device: Device, { port: wanted }: { readonly port?: string } = {}): Promise<BareFunction> {
+    return this.scene(async () => {
+      const { ports, plugged: all, directory, trouble, qemu } = this.#innards;
+      const port = freePort(ports, all, wanted);
+      const plugged = await Plugged.attach(device, { id: `dev${this.#nextId++}`, port, directory, trouble, qemu: { version: qemu.version, accel: 'tcg' } });
+      all.push(plugged);
+      try {
+        return await plugBare(this, plugged);
+      } catch (error) {
+        await this.#forget(plugged);
+        throw error;
+      }
+    });
+  }
+
+  /** Ask for the device, see its slot tell so, and eject it. DeadlineError when QEMU does not let it go. */
+  async unplug(device: Device, options: { readonly timeoutMs?: number } = {}): Promise<void> {
+    await this.requestRemoval(device);
+    return this.scene(async () => {
+      const plugged = this.#find(device);
+      const { removalRequested } = await this.slots.events(plugged.port);
+      if (!removalRequested) throw new ProtocolError(`${this.slots.kind} hot-plug: ${plugged.port} does not tell that its removal is asked for`);
+      await this.eject(device, options);
+    });
+  }
+
+  /** device_del alone: the slot tells (`slots.events`), and the device stays until `eject`. */
+  requestRemoval(device: Device): Promise<void> {
+    return this.scene(() => requestRemoval(this, this.#find(device)));
+  }
+
+  /** Eject the device's slot, and wait until QEMU has let it go. */
+  eject(device: Device, { timeoutMs = this.#innards.timeoutMs }: { readonly timeoutMs?: number } = {}): Promise<void> {
+    return this.scene(async () => {
+      const plugged = this.#find(device);
+      await ejectBare(this, plugged, timeoutMs);
+      await this.#forget(plugged);
+    });
+  }
+
+  /** Where a device in this port is put. */
+  placementOf(port: string): Placement {
+    return placement(this.#innards.preset, port);
   }
 
   /** A piece of guest RAM that nobody else has, zeroed; its guest-physical address. */
@@ -111,6 +168,18 @@ export class BareMachine {
       if (error instanceof RootportError && !(error instanceof UsageError) && context !== undefined) error.on(context);
       throw error;
     }
+  }
+
+  #find(device: Device): Plugged {
+    const found = this.#innards.plugged.find((one) => one.device === device);
+    if (found === undefined) throw new UsageError('that device is not plugged into this machine');
+    return found;
+  }
+
+  async #forget(plugged: Plugged): Promise<void> {
+    const { plugged: all } = this.#innards;
+    if (all.includes(plugged)) all.splice(all.indexOf(plugged), 1);
+    await plugged.detach();
   }
 
   #functionAt({ bus, slot, function: fn }: PciAddress): BareFunction | undefined {

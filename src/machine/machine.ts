@@ -19,6 +19,7 @@ import type { MachineShape } from './launch.ts';
 import type { Parts } from './parts.ts';
 import { PciFunction } from './pci-function.ts';
 import { Plugged } from './plugged.ts';
+import { freePort } from './ports.ts';
 import type { Trouble } from './trouble.ts';
 import { plugDevice, type PlugOptions } from './plug.ts';
 import { unplugDevice, type UnplugOptions, type UnplugReport } from './unplug.ts';
@@ -84,7 +85,7 @@ export class Machine {
    */
   async plug(device: Device, options: PlugOptions = {}): Promise<PciFunction> {
     return this.#scene(async () => {
-      const port = this.#freePort(options.port);
+      const port = freePort(this.#innards.ports, this.#innards.plugged, options.port);
       const { parts, directory, trouble } = this.#innards;
       const plugged = await Plugged.attach(device, {
         id: `dev${this.#nextId++}`, port, directory, trouble, qemu: { version: parts.qemu.version, accel: parts.accelerator.name },
@@ -184,19 +185,6 @@ export class Machine {
       throw new UsageError('that device is not plugged into this machine');
     }
     return found;
-  }
-
-  #freePort(wanted: string | undefined): string {
-    const { ports, plugged } = this.#innards;
-    const taken = new Set(plugged.map((one) => one.port));
-    if (wanted !== undefined) {
-      if (!ports.includes(wanted)) throw new UsageError(`there is no port named ${JSON.stringify(wanted)}`, { hint: `the ports are ${ports.join(', ')}` });
-      if (taken.has(wanted)) throw new UsageError(`the port ${wanted} is taken`, { hint: `free: ${ports.filter((one) => !taken.has(one)).join(', ') || 'none'}` });
-      return wanted;
-    }
-    const free = ports.find((one) => !taken.has(one));
-    if (free === undefined) throw new UsageError(`all ${ports.length} ports are taken`, { hint: 'boot with more: q35({ ports: n })' });
-    return free;
   }
 
   async #forget(plugged: Plugged): Promise<void> {

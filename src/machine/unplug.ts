@@ -1,8 +1,7 @@
 // Unplug, and what every side still shows of the function afterwards.
-import pRetry from 'p-retry';
-import { DeadlineError, MachineExitError, QmpError, UsageError } from '../errors.ts';
-import { closeFd, createEventfd } from '../native/index.ts';
+import { DeadlineError, MachineExitError, UsageError } from '../errors.ts';
 import { findByQdevId, type QueryPciBus } from '../pci/query-pci.ts';
+import { removeBackends } from './device-backends.ts';
 import type { Machine } from './machine.ts';
 import type { PciFunction } from './pci-function.ts';
 import type { Plugged } from './plugged.ts';
@@ -71,11 +70,7 @@ export async function unplugDevice(
     over.abort();
   }
   const deletedAfterMs = performance.now() - beganAt;
-  if (attachment.danglingFds !== undefined) await fillDescriptors(machine, attachment.danglingFds);
-  for (const netdev of attachment.netdevs ?? []) await qmp.execute('netdev_del', { id: netdev.id });
-  // With a netdev its chardev goes too (QEMU net/vhost-user.c, net_vhost_user_cleanup).
-  const carried = new Set((attachment.netdevs ?? []).map(({ properties }) => properties['chardev']));
-  for (const chardev of attachment.chardevs) if (!carried.has(chardev.id)) await removeChardev(machine, chardev.id, timeoutMs);
+  await removeBackends(machine, plugged, timeoutMs);
   await guest.until(`[ ! -e ${fn.sysfs} ]`, `the guest to drop ${fn.sysfs}`, timeoutMs);
   const removals = traced ? (await readRemovals(guest.shell)).slice(earlier.length) : [];
   return {
@@ -108,28 +103,6 @@ function explained(error: unknown, what: string, ailment: string | undefined): u
     });
   }
   return error;
-}
-
-/**
- * Give QEMU descriptors that never become ready, for the lowest numbers that are free: a handler that was
- * left on one of them then never runs. Seen on 10.0: without this, a vhost-user device whose eventfds get
- * such numbers ends QEMU with SIGSEGV.
- */
-async function fillDescriptors(machine: Machine, count: number): Promise<void> {
-  const idle = createEventfd();
-  try {
-    for (let i = 0; i < count; i += 1) await machine.qmp.execute('add-fd', {}, { fds: [idle] });
-  } finally {
-    closeFd(idle);
-  }
-}
-
-/** The front end lets go of its chardev a moment after DEVICE_DELETED, and no event says when. */
-function removeChardev(machine: Machine, id: string, timeoutMs: number): Promise<unknown> {
-  return pRetry(() => machine.qmp.execute('chardev-remove', { id }), {
-    minTimeout: 2, factor: 2, maxTimeout: 50, retries: Infinity, maxRetryTime: timeoutMs,
-    shouldRetry: ({ error }) => error instanceof QmpError && error.description.includes('busy'),
-  });
 }
 
 async function leftovers(machine: Machine, plugged: Plugged, fn: PciFunction, irqs: readonly number[]): Promise<Leftover[]> {

@@ -1,0 +1,43 @@
+// Plug and unplug on a bare machine: QMP on one side, the slot's registers on the other, BARs placed between.
+import { DeadlineError, ProtocolError } from '../errors.ts';
+import { addDevice, removeBackends, type QemuSide } from './device-backends.ts';
+import type { BareFunction } from './bare-function.ts';
+import type { BareMachine } from './bare-machine.ts';
+import type { Plugged } from './plugged.ts';
+
+const qemuSide = (machine: BareMachine): QemuSide => ({ qmp: machine.qmp, version: machine.innards.qemu.version, signal: machine.signal });
+
+/** device_add, the slot's word that something came, power, BARs. */
+export async function plugBare(machine: BareMachine, plugged: Plugged): Promise<BareFunction> {
+  const { port, attachment } = plugged;
+  const { timeoutMs, bus } = machine.innards;
+  await machine.slots.events(port);
+  await addDevice(qemuSide(machine), plugged, machine.placementOf(port), timeoutMs);
+  const { inserted } = await machine.slots.events(port);
+  if (!inserted) throw new ProtocolError(`${machine.slots.kind} hot-plug: ${port} does not tell that ${attachment.driver} came`);
+  await machine.slots.powerOn(port);
+  const bridge = machine.innards.preset.portDriver === undefined ? undefined : (await machine.functionOf(port)).node;
+  await bus.enumeration.rescan(bridge);
+  return machine.functionOf(plugged.device);
+}
+
+/** device_del: the slot asks for the device, and nothing else happens. */
+export async function requestRemoval(machine: BareMachine, { attachment, id, port }: Plugged): Promise<void> {
+  await attachment.quiesce?.();
+  await machine.slots.events(port);
+  await machine.qmp.execute('device_del', { id });
+}
+
+/** The slot is ejected; resolves when QEMU has let the device go. */
+export async function ejectBare(machine: BareMachine, plugged: Plugged, timeoutMs: number): Promise<void> {
+  const { id, port, device } = plugged;
+  const node = (await machine.functionOf(device)).node;
+  const what = `DEVICE_DELETED of ${id} (${device.kind} in ${port})`;
+  const deleted = machine.qmp.expectEvent('DEVICE_DELETED', (event) => event.data?.['device'] === id, { timeoutMs, what, signal: machine.signal });
+  await machine.slots.eject(port);
+  await deleted.catch((error: unknown) => {
+    throw error instanceof DeadlineError ? new DeadlineError(what, timeoutMs, { cause: error, hint: 'an eject without a device_del before it may be refused' }) : error;
+  });
+  machine.innards.bus.enumeration.forget(node);
+  await removeBackends(machine, plugged, timeoutMs);
+}
