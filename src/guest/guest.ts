@@ -6,6 +6,8 @@ import { BootError, GuestCommandError, UsageError } from '../errors.ts';
 import { shellWord } from '../shell-word.ts';
 import type { BuiltModule } from '../image/index.ts';
 import { KeptShell, type GuestShell } from './kept-shell.ts';
+import type { KernelFrame } from './kernel-frames.ts';
+import { symbolise, type SymbolisedFrame } from './symbolise.ts';
 import type { ExecResult, SshConnection } from './ssh.ts';
 
 export interface RunOptions {
@@ -37,6 +39,7 @@ export interface GuestProcess {
 export class Guest {
   /** A shell kept open for the harness's own short questions. */
   readonly shell: GuestShell;
+  readonly #modules: BuiltModule[] = [];
   /** Adds the machine's context to an error; set by the machine. */
   scene: (error: unknown) => unknown = (error) => error;
 
@@ -99,6 +102,7 @@ export class Guest {
         hint: 'build it with machine.buildModule(directory)',
       });
     }
+    this.#modules.push(module); // before: its init may be what faults
     for (const file of module.files) {
       const path = `/tmp/modules/${basename(file)}`;
       await this.upload(file, path);
@@ -118,6 +122,11 @@ export class Guest {
 
   async unloadModule(name: string): Promise<void> {
     await this.run(`rmmod ${shellWord(name.replace(/\.ko$/, ''))}`);
+  }
+
+  /** Frames of a kernel report with file and line, for those in modules that loadModule got from buildModule. */
+  symbolise(frames: readonly KernelFrame[]): Promise<SymbolisedFrame[]> {
+    return symbolise(frames, this.#modules);
   }
 
   /** The kernel's ring buffer, whole. */

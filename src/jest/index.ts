@@ -3,3 +3,5 @@ export { useMachine, type TestMachine, type UseMachineOptions } from './use-mach
 export { useBare, type TestBareMachine, type UseBareOptions } from './use-bare.ts';
 export type { BarClaim, CleanLogClaim, DeliveryClaim, MappingClaim, MsixClaim, RootportMatchers } from './matchers/index.ts';
 export type { InterruptMark } from '../machine/interrupt-witnesses.ts';
+export { expectKernelReport, type WantedReport, type WantedReportOptions } from './kernel-reports.ts';
+export { expectKtap } from './expect-ktap.ts';

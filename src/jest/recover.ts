@@ -4,6 +4,7 @@ import { DeadlineError, type RootportError } from '../errors.ts';
 import type { Machine } from '../machine/machine.ts';
 import { within } from '../wait.ts';
 import type { TestRecord } from './current-test.ts';
+import { checkWanted, isWantedFault, unwantedFault, unwantedReports } from './kernel-reports.ts';
 import { testStart } from './scene.ts';
 
 /** A fault's report is quoted once the console is quiet: the abort comes this much after its first line. */
@@ -24,19 +25,42 @@ export async function recover(machine: Machine, record: TestRecord | undefined):
       await machine.unplug(plugged.device, failed ? { timeoutMs: UNPLUG_AFTER_FAILURE_MS } : {});
     }
     await settle(machine); // the unplug may have been what it could not bear
-    return true;
   } catch (error) {
     const trouble = machine.signal.aborted ? machine.signal.reason as Error : error as Error;
+    if (isWantedFault(machine, trouble, record)) {
+      await tellReports(machine, record);
+      return false;
+    }
     const news = machine.signal.aborted ? !isAmong(trouble, record?.errors ?? []) : !failed;
     if (!news) return false;
     throw trouble instanceof DeadlineError ? leftPlugged(trouble) : trouble;
   }
+  await tellReports(machine, record);
+  return true;
 }
+
+/**
+ * Kernel reports that the test did not want, and wanted ones that did not come.
+ * @throws GuestFault, AssertionError
+ */
+export async function tellReports(machine: Machine, record: TestRecord | undefined): Promise<void> {
+  const told = (record?.errors ?? []).map((error) => (error instanceof Error ? `${error.message}\n${error.stack}` : String(error))).join('\n');
+  const fault = await unwantedFault(machine, unwantedReports(machine, record).filter(({ title }) => !told.includes(title)));
+  if (fault !== undefined) throw fault.on(machine.innards.trouble.context() ?? { commandLine: machine.repro, consoleTail: '', stderr: '' });
+  checkWanted(record);
+}
+
+let marks = 0;
 
 /** Let what the test caused show: the guest answers, and a fault that it printed has been raised. */
 async function settle(machine: Machine): Promise<void> {
   machine.signal.throwIfAborted();
-  await machine.guest.shell.run(':', { timeoutMs: FAULT_TIMEOUT_MS });
+  // What the kernel printed before a mark of ours has reached the console when the mark has.
+  const mark = `rootport: settled ${++marks}`;
+  const from = machine.console.mark();
+  await machine.guest.shell.run(`echo '${mark}' >/dev/kmsg`, { timeoutMs: FAULT_TIMEOUT_MS });
+  await machine.console.waitForLine(new RegExp(`${mark}\\s*$`), { from, timeoutMs: FAULT_TIMEOUT_MS, signal: machine.signal, what: 'the guest\'s kernel log on the console' })
+    .catch((error: unknown) => { if (!(error instanceof DeadlineError)) throw error; });
   const before = testStart(machine)?.reports ?? 0;
   if (!machine.kernelLog.reports.slice(before).some(({ fatal }) => fatal)) return;
   const never = new Promise<never>(() => {});

@@ -3,7 +3,7 @@
 import { RootportError, UsageError } from '../errors.ts';
 import { Machine } from '../machine/machine.ts';
 import type { Plugged } from '../machine/plugged.ts';
-import type { TestRecord } from './current-test.ts';
+import { currentTest, type TestRecord } from './current-test.ts';
 
 export interface TestStart {
   /** What was plugged already: it belongs to the file, not to the test. */
@@ -20,6 +20,7 @@ const LOG_LINES_MAX = 60;
 /** By its innards: `vm` of useMachine stands for a machine and is not the same object. */
 const starts = new WeakMap<object, TestStart>();
 const machines = new WeakMap<object, Machine>();
+const ofTest = new WeakMap<TestRecord, Machine[]>();
 let marks = 0;
 
 /** A test begins on this machine. */
@@ -27,6 +28,8 @@ export async function beginTest(machine: Machine, name: string): Promise<void> {
   const mark = `rootport: test ${++marks}: ${name.replace(/[^\x20-\x7e]/g, '?').replaceAll('\'', '').slice(0, 160)}`;
   await machine.guest.shell.run(`echo '${mark}' >/dev/kmsg`);
   machines.set(machine.guest, machine);
+  const record = currentTest();
+  if (record !== undefined) ofTest.set(record, [...ofTest.get(record) ?? [], machine]);
   starts.set(machine.innards, {
     plugged: new Set(machine.innards.plugged),
     mark,
@@ -39,6 +42,11 @@ export async function beginTest(machine: Machine, name: string): Promise<void> {
 /** Where the running test began on this machine; undefined when none did. */
 export function testStart(machine: Machine): TestStart | undefined {
   return starts.get(machine.innards);
+}
+
+/** The machines on which the test began. */
+export function machinesOf(record: TestRecord): readonly Machine[] {
+  return ofTest.get(record) ?? [];
 }
 
 /** The machine of a Machine, of what useMachine returned, or of a guest on which a test began. */

@@ -15,7 +15,7 @@ import { terminalProgress } from '../packages/index.ts';
 import { currentTest } from './current-test.ts';
 import { beginTest, tellScene } from './scene.ts';
 import { MachineSource } from './machine-source.ts';
-import { recover } from './recover.ts';
+import { recover, tellReports } from './recover.ts';
 
 export interface UseMachineOptions extends BootOptions {
   /**
@@ -52,7 +52,8 @@ const HOOK_TIMEOUT_MS = 15 * 60_000;
  *
  * After a test, devices that it left plugged are unplugged (those of `afterBoot` and beforeAll stay).
  * A machine that broke (QEMU ended, the kernel faulted, a back end failed) fails the test under which it
- * did, even one whose assertions passed, and is replaced for the next. Jest runs afterEach hooks in the
+ * did, even one whose assertions passed, and is replaced for the next. So does any report of the kernel's, a
+ * warning too, that the test does not want (expectKernelReport). Jest runs afterEach hooks in the
  * order they are defined: one defined after useMachine finds the test's devices gone.
  * @throws UsageError when the result is used where no machine is running
  */
@@ -102,6 +103,7 @@ export function useMachine({ fresh = 'file', warm, afterBoot, ...given }: UseMac
         await tellScene(machine, currentTest());
         if (!await recover(machine, currentTest())) await stop();
       }
+      for (const one of mine) await tellReports(one, currentTest());
     } finally {
       for (const one of mine) await one.close();
       if (fresh === 'test' || machine?.signal.aborted) await stop();

@@ -5,7 +5,7 @@
 // file, and go with the machine.
 import { beforeAll, describe, expect, test } from '@jest/globals';
 import { GuestFault, q35, virtioBlk, type GuestProcess } from 'rootport';
-import { useMachine } from 'rootport/jest';
+import { expectKernelReport, useMachine } from 'rootport/jest';
 import { DiskScene, readBlock, STATUS } from './disk-scene.ts';
 import type { PluggedDisk } from './disk-scene.ts';
 
@@ -184,6 +184,7 @@ test('a write whose answer is lost hangs who waits for it: a hung task, which en
   const fn = await machine.plug(disk);
   const name = (await machine.guest.run(`ls ${fn.sysfs}/virtio*/block`)).stdout.trim();
   disk.queue(0).dropAnswers();
+  expectKernelReport(/blocked for more than/, { kind: 'hung-task' });
   await machine.guest.run('echo 1 >/proc/sys/kernel/hung_task_timeout_secs');
   const io = await machine.guest.start(`dd if=/dev/zero of=/dev/${name} bs=4k count=1 conv=fsync`);
   const fault = await io.settled().catch((error: unknown) => error);
