@@ -1,5 +1,5 @@
 // Unplug, and what every side still shows of the function afterwards.
-import { DeadlineError, MachineExitError, UsageError } from '../errors.ts';
+import { DeadlineError, MachineExitError, QmpError, UsageError } from '../errors.ts';
 import { findByQdevId, type QueryPciBus } from '../pci/query-pci.ts';
 import { removeBackends } from './device-backends.ts';
 import type { Machine } from './machine.ts';
