@@ -2,6 +2,7 @@
 import { edu } from '../devices/edu/index.ts';
 import { ivshmem } from '../devices/ivshmem/index.ts';
 import { virtioBlk } from '../devices/virtio-blk/index.ts';
+import { virtioConsole, type ConsolePortOptions } from '../devices/virtio-console/index.ts';
 import { virtioGpio } from '../devices/virtio-gpio/index.ts';
 import { i2cEeprom, virtioI2c } from '../devices/virtio-i2c/index.ts';
 import { KEYBOARD, MOUSE, TABLET, virtioInput } from '../devices/virtio-input/index.ts';
@@ -84,7 +85,16 @@ export const DEVICES: Readonly<Record<string, CatalogueEntry>> = {
     options: { lines: 'number' },
     make: (values) => virtioGpio({ ...set('lines', number(values['lines'])) }),
   },
+  'virtio-console': {
+    summary: 'a virtio console, with one console port unless told; QEMU 11.1 only',
+    options: { ports: 'number' },
+    make: (values) => virtioConsole({ ...set('ports', consolePorts(number(values['ports']))) }),
+  },
 };
+
+function consolePorts(count: number | undefined): ConsolePortOptions[] | undefined {
+  return count === undefined ? undefined : Array.from({ length: count }, (_, id) => ({ console: id === 0 }));
+}
 
 function inputKind(kind: string | undefined): typeof KEYBOARD | undefined {
   const kinds: Readonly<Record<string, typeof KEYBOARD>> = { keyboard: KEYBOARD, mouse: MOUSE, tablet: TABLET };

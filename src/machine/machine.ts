@@ -59,6 +59,7 @@ export class Machine {
     this.console = innards.console;
     this.#nextId = innards.plugged.length;
     this.guest.scene = (error) => this.#onScene(error);
+    innards.trouble.suspicion = () => this.#suspicion();
   }
 
   /** What was chosen and why, one line. */
@@ -207,5 +208,16 @@ export class Machine {
     const context = this.#innards.trouble.context();
     if (error instanceof RootportError && !(error instanceof UsageError) && context !== undefined) error.on(context);
     return error;
+  }
+
+  /** What a test did to a back end before QEMU ended is the likeliest reason why it did. */
+  #suspicion(): string | undefined {
+    for (const { device, port, attachment } of this.#innards.plugged) {
+      const ailment = attachment.ailment?.();
+      if (ailment === undefined) continue;
+      return `${device.kind} in ${port}: ${ailment}. QEMU 7.2 to 11.1 abort on that in some devices (hw/virtio/vhost-user-base.c), `
+        + 'at once when no driver runs the queues';
+    }
+    return undefined;
   }
 }

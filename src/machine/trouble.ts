@@ -1,7 +1,7 @@
 // What can end every wait on a machine at once: QEMU's exit, a fault of the guest's kernel, a back end
 // that failed. One abort signal, whose reason is the first of them with the machine's context.
 import { setMaxListeners } from 'node:events';
-import { RootportError, type MachineContext } from '../errors.ts';
+import { MachineExitError, RootportError, type MachineContext } from '../errors.ts';
 import { faultOf, KernelLog, type KernelReport } from '../guest/kernel-log.ts';
 import type { Console } from '../qemu/console.ts';
 import type { QemuProcess } from '../qemu/process.ts';
@@ -17,6 +17,8 @@ export class Trouble {
   #process: QemuProcess | undefined;
   #console: Console | undefined;
   #leaving = false;
+  /** Asked when QEMU ended unexpectedly: a hint at what may have done it. */
+  suspicion: (() => string | undefined) | undefined;
 
   /** Aborted with the reason as soon as something is wrong. */
   get signal(): AbortSignal {
@@ -34,13 +36,19 @@ export class Trouble {
       // A panic's last lines may still be in the pipe: let a begun report be the reason.
       setImmediate(() => {
         this.kernelLog.flush();
-        this.raise(process.exitError(exit, this.#leaving ? 'as it was told to' : 'unexpectedly'));
+        this.raise(this.#suspected(process.exitError(exit, this.#leaving ? 'as it was told to' : 'unexpectedly')));
       });
     });
     console.onLine(({ text }) => this.kernelLog.line(text));
     // The end of a report is when it can be quoted whole; but a dying kernel may not get that far.
     this.kernelLog.onStart((report) => { if (report.fatal) setTimeout(() => this.#fault(report), REPORT_QUIET_MS).unref(); });
     this.kernelLog.onReport((report) => { if (report.fatal) this.#fault(report); });
+  }
+
+  #suspected(error: MachineExitError): MachineExitError {
+    const hint = this.#leaving ? undefined : this.suspicion?.();
+    if (hint === undefined) return error;
+    return new MachineExitError(error.summary, error.exitCode, error.signal, { hint, cause: error });
   }
 
   #fault(report: KernelReport): void {

@@ -1,5 +1,5 @@
 // Unplug, and what every side still shows of the function afterwards.
-import { DeadlineError, MachineExitError, QmpError, UsageError } from '../errors.ts';
+import { DeadlineError, QmpError, UsageError } from '../errors.ts';
 import { findByQdevId, type QueryPciBus } from '../pci/query-pci.ts';
 import { removeBackends } from './device-backends.ts';
 import type { Machine } from './machine.ts';
@@ -89,17 +89,11 @@ function alreadyGone(error: unknown): true {
   throw error;
 }
 
-/** The same with a hint: what is known to keep a device from going, or to end QEMU when it goes. */
+/** The same with a hint: what is known to keep a device from going. */
 function explained(error: unknown, what: string, ailment: string | undefined): unknown {
   if (error instanceof DeadlineError && error.waitedFor === what) {
     return new DeadlineError(what, error.timeoutMs, {
       hint: ailment ?? 'the guest did not let go of the device: its driver\'s remove() may hang, or its hot-plug is off (a refusal is silence)',
-    });
-  }
-  if (error instanceof MachineExitError && ailment !== undefined) {
-    return new MachineExitError(error.summary, error.exitCode, error.signal, {
-      cause: error,
-      hint: `${ailment}; some of QEMU's vhost-user devices (hw/virtio/vhost-user-base.c) abort when they are unplugged then`,
     });
   }
   return error;

@@ -65,7 +65,7 @@ export interface Attachment {
    * its ivshmem): the machine fills those numbers again, lest the next device's descriptors get them.
    */
   readonly danglingFds?: number;
-  /** What a test has done to the back end that can spoil an unplug, for that error's hint: 'its back end crashed'. */
+  /** What a test has done to the back end that can spoil an unplug or end QEMU, for that error's hint: 'its back end crashed'. */
   ailment?(): string | undefined;
   /** Stop firing, before `device_del` (FACTS: ivshmem under fire crashes QEMU). */
   quiesce?(): Promise<void>;

@@ -4,7 +4,7 @@
 // virtio_blk has no timeout of its own, and then nothing can unplug the disk. Such disks are plugged once for the
 // file, and go with the machine.
 import { beforeAll, describe, expect, test } from '@jest/globals';
-import { GuestFault, q35, virtioBlk, type GuestProcess } from 'rootport';
+import { GuestFault, q35, virtioBlk, type GuestProcess, type HeldRequest } from 'rootport';
 import { expectKernelReport, useMachine } from 'rootport/jest';
 import { DiskScene, readBlock, STATUS } from './disk-scene.ts';
 import type { PluggedDisk } from './disk-scene.ts';
@@ -53,6 +53,28 @@ describe('a request answered by the test', () => {
     });
     expect(log).toEqual([]);
     disk.queue(0).release();
+  });
+});
+
+describe('two requests answered under each other\'s id', () => {
+  test('are believed: each read is over when the other\'s answer comes, and its buffer has what was written to it', async () => {
+    const { disk, name } = await scene.plug();
+    disk.queue(0).hold();
+    const log = await scene.kernelLog(async () => {
+      const read = async (block: number): Promise<{ io: GuestProcess; request: HeldRequest }> => {
+        const io = await vm.guest.start(`${readBlock(name, block)} | head -c 5`);
+        return { io, request: await disk.queue(0).nextRequest() };
+      };
+      const one = await read(10), two = await read(20);
+      const answer = (text: string): { data: Buffer; status: number; writtenBytes: number } => ({ data: Buffer.alloc(4096, text), status: STATUS.ok, writtenBytes: 4097 });
+      one.request.complete({ ...answer('one  '), id: two.request.head });
+      two.request.complete({ ...answer('two  '), id: one.request.head });
+      expect([(await one.io.wait()).stdout, (await two.io.wait()).stdout]).toEqual(['one  ', 'two  ']);
+    });
+    expect(log).toEqual([]);
+    disk.queue(0).release();
+    expect(await vm.unplug(disk)).toLeaveNothingBehind();
+    await expect(vm).toHaveCleanLog();
   });
 });
 

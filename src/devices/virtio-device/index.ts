@@ -24,8 +24,8 @@ export interface VirtioDeviceOptions extends BackEndFaults {
 /** A VirtioDevice to plug, behind its gates. */
 export interface PluggableVirtioDevice extends VhostUserDevice {
   /**
-   * After gate.crash() QEMU 11.1.3 does not stand an unplug: it ends with an assertion (memory_region_del_eventfd),
-   * as it does for any back end of this device model.
+   * QEMU 11.1.3 does not always stand gate.crash(): it ends with an assertion (memory_region_del_eventfd), at once
+   * when no driver runs the queues, as it does for any back end of this device model.
    */
   readonly gate: DeviceGate;
 }
