@@ -31,7 +31,7 @@ function seeded(seed: string): { source: (target: Uint8Array) => void; given: ()
 
 /** Verdicts on this many blocks of 20,000 bits each. */
 async function rngtest(blocks: number): Promise<{ passed: number; failed: number; exitCode: number | undefined }> {
-  const { stderr, exitCode } = await vm.guest.attempt(`rngtest -c ${blocks} </dev/hwrng >/dev/null`);
+  const { stderr, exitCode } = await vm.guest.attempt(`rngtest -c ${blocks} </dev/hwrng >/dev/null`, { timeoutMs: 90_000 });
   const count = (what: string): number => Number(new RegExp(`FIPS 140-2 ${what}: (\\d+)`).exec(stderr)?.[1]);
   return { passed: count('successes'), failed: count('failures'), exitCode };
 }
@@ -64,11 +64,11 @@ test.each([false, true])('what the guest reads are the bytes that the device gav
 describe('rngtest', () => {
   test.each([false, true])('passes what comes from the host\'s CSPRNG (packed rings: %p)', async (packed) => {
     const rng = await plugged(virtioRng({ packed }));
-    const { passed, failed } = await rngtest(100);
-    expect(passed + failed).toBe(100);
-    // Of true randomness 8 blocks in 10,000 fail too: 4 of 100 once in 700,000 runs.
+    const { passed, failed } = await rngtest(50);
+    expect(passed + failed).toBe(50);
+    // Of true randomness 8 blocks in 10,000 fail too: 4 of 50 once in ten million runs.
     expect(failed).toBeLessThanOrEqual(3);
-    expect(rng.bytesGiven).toBeGreaterThanOrEqual(100 * 2500);
+    expect(rng.bytesGiven).toBeGreaterThanOrEqual(50 * 2500);
     expect(rng.queue(0).counts.completed).toBeGreaterThan(0);
     await expect(vm).toHaveCleanLog();
   });
