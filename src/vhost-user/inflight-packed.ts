@@ -83,7 +83,7 @@ export class PackedInflight implements InflightRegion {
   }
 
   resume({ memory, descAddress, base }: NotedRing): { base: number; resubmit: Noted[] } | undefined {
-    const { index, size, entries } = this.#place;
+    const { size, entries } = this.#place;
     const version = this.#u16[AT_VERSION];
     if (version === 0) {
       this.#prepare(base >>> 16);
