@@ -104,7 +104,7 @@ export class PackedInflight implements InflightRegion {
     const inFlight = taken.reduce((sum, { descriptors }) => sum + descriptors.length / 4, 0);
     if (inFlight > size) throw this.#wrong(`has ${inFlight} descriptors in flight of a ring of ${size}`);
     for (const { head, first, last } of taken) {
-      if (head >= size) throw this.#wrong(`names buffer id ${head} of a ring of ${size} (ring ${index})`);
+      if (head >= size) throw this.#wrong(`names buffer id ${head} of a ring of ${size}`);
       this.#first[head] = first;
       this.#last[first] = last;
     }
