@@ -83,7 +83,7 @@ export class PackedInflight implements InflightRegion {
   }
 
   resume({ memory, descAddress, base }: NotedRing): { base: number; resubmit: Noted[] } | undefined {
-    const { index, size, entries } = this.#place;
+    const { size, entries } = this.#place;
     const version = this.#u16[AT_VERSION];
     if (version === 0) {
       this.#prepare(base >>> 16);
@@ -104,7 +104,7 @@ export class PackedInflight implements InflightRegion {
     const inFlight = taken.reduce((sum, { descriptors }) => sum + descriptors.length / 4, 0);
     if (inFlight > size) throw this.#wrong(`has ${inFlight} descriptors in flight of a ring of ${size}`);
     for (const { head, first, last } of taken) {
-      if (head >= size) throw this.#wrong(`names buffer id ${head} of a ring of ${size} (ring ${index})`);
+      if (head >= size) throw this.#wrong(`names buffer id ${head} of a ring of ${size}`);
       this.#first[head] = first;
       this.#last[first] = last;
     }

@@ -117,7 +117,7 @@ export function packedRingCase(seed: number): CaseOutcome {
       // What waited for its turn was not used: it is in flight like the rest.
       held = [];
       order = [];
-      if (random.chance(wild)) notes.spoil(random);
+      if (wild > 0 && random.chance(0.2)) notes.spoil(random);
       queue = live();
       notes.expectGuards();
     }
