@@ -57,3 +57,7 @@ export { errnoNameOf } from './guest/probe-protocol.ts';
 export type { VirtioDevice } from './virtio/device.ts';
 export type { DescriptorChain, Virtqueue } from './virtio/virtqueue.ts';
 export { CONFIG_CHANGE, VhostUserBackend, type CallDecision, type ChannelOutcome, type VhostUserBackendOptions } from './vhost-user/index.ts';
+export { decodeAer, type AerCapability, type CorrectableError, type UncorrectableError } from './pci/aer.ts';
+export { ConfigImage } from './pci/config-image.ts';
+export { parseDump, parsePciIds, renderLspci, type LspciFunction, type LspciOptions, type PciIds } from './pci/lspci/index.ts';
+export { readPciFunctions } from './guest/pci-functions.ts';
