@@ -100,6 +100,11 @@ export function fitOf(progress: Progress, message: string): number {
   return fit;
 }
 
+/** A line that every report has, in one order: none of a WARN()'s own message. */
+export function isStructural(message: string): boolean {
+  return tokenOf(message) !== undefined;
+}
+
 /** The report takes the line. */
 export function advance(progress: Progress, message: string): void {
   const task = taskIn(message);

@@ -6,7 +6,7 @@
 // symbolising addresses (symbolise.ts).
 import { GuestFault } from '../errors.ts';
 import type { KernelFrame } from './kernel-frames.ts';
-import { advance, fitOf, progressAt, type Progress } from './kernel-line-order.ts';
+import { advance, fitOf, isStructural, progressAt, type Progress } from './kernel-line-order.ts';
 import { detailsOf, type ReportDetails } from './kernel-report.ts';
 import { CONTINUES_FAULT, CUT_HERE, UNFINISHED_CUT, signOf } from './kernel-signs.ts';
 import type { KernelReportKind, KernelSign } from './kernel-signs.ts';
@@ -176,7 +176,7 @@ export class KernelLog {
       if (cause?.sign.kind === 'list-corruption' && cause.lines.length < 2) return this.#give(cause, line);
       return this.#begin(UNFINISHED_CUT, '', line);
     }
-    if (unlocated !== undefined && (sign !== undefined || mine.at(-1) === unlocated) && fitOf(unlocated.progress, message) >= 0) {
+    if (unlocated !== undefined && (sign !== undefined || mine.length === 1 || !isStructural(message))) {
       return this.#locate(unlocated, sign, message, line);
     }
     if (sign !== undefined) {
@@ -289,10 +289,13 @@ function belongs({ kind, lines }: GrowingReport, message: string): boolean {
 
 /** Of those that one caller, or no caller that is named, prints: whose line it is. The last one's when nothing tells. */
 function bestOf(reports: readonly GrowingReport[], message: string): GrowingReport | undefined {
-  let best = reports.at(-1);
-  if (reports.length < 2 || best === undefined) return best;
+  // Registers and traces come after the head.
+  const located = reports.filter(({ unlocated }) => !unlocated);
+  const candidates = located.length === 0 ? reports : located;
+  let best = candidates.at(-1);
+  if (candidates.length < 2 || best === undefined) return best;
   let most = fitOf(best.progress, message);
-  for (const report of reports.slice(0, -1).reverse()) {
+  for (const report of candidates.slice(0, -1).reverse()) {
     const fit = fitOf(report.progress, message);
     if (fit > most) { best = report; most = fit; }
   }

@@ -18,6 +18,8 @@ export interface SourcePlace {
 export interface SymbolisedFrame extends KernelFrame {
   /** The place of the code, then the functions that it is inlined into; empty when it is not known. */
   readonly places: readonly SourcePlace[];
+  /** The first of them in the module's own source, or the first: `refcount_inc` of a header is nobody's line. */
+  readonly place: SourcePlace | undefined;
   /** Why there is no place. */
   readonly unknown: string | undefined;
 }
@@ -31,7 +33,7 @@ export async function symbolise(frames: readonly KernelFrame[], modules: readonl
   const files = new Map(modules.flatMap(({ unstripped }) => unstripped).map((path) => [basename(path).replace(/\.ko$/, '').replaceAll('-', '_'), path]));
   const tables = new Map<string, Promise<readonly FunctionSymbol[]>>();
   return Promise.all(frames.map(async (frame): Promise<SymbolisedFrame> => {
-    const unresolved = (unknown: string): SymbolisedFrame => ({ ...frame, places: [], unknown });
+    const unresolved = (unknown: string): SymbolisedFrame => ({ ...frame, places: [], place: undefined, unknown });
     if (frame.module === undefined) return unresolved('the kernel has no debug information');
     const file = files.get(frame.module.replaceAll('-', '_'));
     if (file === undefined) return unresolved(`${frame.module} is no module that was built here`);
@@ -45,19 +47,18 @@ export async function symbolise(frames: readonly KernelFrame[], modules: readonl
       if (symbol === undefined) return unresolved(`${basename(file)} has no ${frame.symbol} of more than ${offset} bytes`);
       if (found.length > 1) return unresolved(`${basename(file)} has ${found.length} functions ${frame.symbol}`);
       const places = await placesOf(file, symbol.section, symbol.value + offset);
-      return places.length === 0 ? unresolved(`${basename(file)} has no debug information for it`) : { ...frame, places, unknown: undefined };
+      return places.length === 0 ? unresolved(`${basename(file)} has no debug information for it`) : { ...frame, places, place: places.find(({ file: path }) => !isHeader(path)) ?? places[0], unknown: undefined };
     } catch (error) {
       return unresolved((error as NodeJS.ErrnoException).code === 'ENOENT' ? 'addr2line is not on the PATH (Debian: apt-get install binutils)' : (error as Error).message.split('\n')[0] ?? '');
     }
   }));
 }
 
-/** `f+0x47/0x60 [module] at driver.c:24, inlined into g at driver.c:60`. */
+/** `f+0x47/0x60 [module] at driver.c:24`; with `(in g)` where a function g was inlined into f. */
 export function formatSymbolised(frame: SymbolisedFrame): string {
-  const [first, ...outer] = frame.places;
-  if (first === undefined) return formatFrame(frame);
-  const more = outer.map((place) => `, inlined into ${place.function} at ${place.file}:${place.line}`).join('');
-  return `${formatFrame(frame)} at ${first.file}:${first.line}${first.function === frame.function ? '' : ` (${first.function})`}${more}`;
+  const { place } = frame;
+  if (place === undefined) return formatFrame(frame);
+  return `${formatFrame(frame)} at ${place.file}:${place.line}${place.function === frame.function ? '' : ` (in ${place.function})`}`;
 }
 
 interface FunctionSymbol {
@@ -109,7 +110,12 @@ async function placesOf(file: string, section: string, address: number): Promise
   return places;
 }
 
-/** buildModule works on a copy in the cache (src/image/module-build.ts): the path below is the user's own. */
+/** buildModule works on a copy in the cache (src/image/module-build.ts): the path below is the user's own. A kernel header's is that in the kernel. */
 export function ownPath(path: string): string {
-  return path.replace(/^.*\/modules-[^/]+\/source\//, '');
+  return path.replace(/^.*\/(?:modules-[^/]+\/source|usr\/src\/linux-headers-[^/]+)\//, '');
+}
+
+/** The kernel's, or an absolute path: not of the module's directory. */
+function isHeader(path: string): boolean {
+  return path.startsWith('/') || /^(?:arch\/\w+\/)?include\//.test(path);
 }

@@ -19,7 +19,7 @@ const goWrong = (kind: string) => async (): Promise<void> => { await vm.guest.ru
 async function told(report: KernelReport): Promise<unknown> {
   if (report.guilty === undefined) throw new Error(`no guilty frame in:\n${report.lines.join('\n')}`);
   const [frame] = await vm.guest.symbolise([report.guilty]);
-  const place = frame?.places[0];
+  const place = frame?.place;
   return { kind: report.kind, guilty: report.guilty.function, module: report.module, at: place === undefined ? frame?.unknown : `${place.file}:${place.line}` };
 }
 
@@ -69,7 +69,7 @@ describe('a report that ends the machine', () => {
   test('a thread that never lets go of its CPU', async () => {
     await vm.guest.run('echo 2 >/proc/sys/kernel/watchdog_thresh');
     const report = await expectKernelReport(/soft lockup - CPU#\d stuck/, goWrong('soft'), { timeoutMs: 60_000 });
-    expect(await told(report)).toMatchObject({ kind: 'soft-lockup', guilty: 'crash_spinner', module: 'crash', at: expect.stringMatching(/^crash\.c:\d+$|processor\.h:\d+$/) });
+    expect(await told(report)).toEqual({ kind: 'soft-lockup', guilty: 'crash_spinner', module: 'crash', at: expect.stringMatching(/^crash\.c:\d+$/) });
     expect(report.comm).toBe('crash-spinner');
   });
 

@@ -168,6 +168,15 @@ describe('two reports at once', () => {
     }), { numRuns: 100 });
   });
 
+  test('as two CPUs of a real guest printed them are two whole ones', () => {
+    const reports = reportsOf(recorded('both-warn'));
+    expect(reports.map(({ title, cpu, pid, comm, guilty, entangled, complete }) => [title, cpu, pid, comm, guilty?.function, entangled, complete])).toEqual([
+      ['crash: both, one', 0, 108, 'crash-one', 'crash_both_warn', true, true],
+      ['crash: both, two', 1, 109, 'crash-two', 'crash_both_warn', true, true],
+    ]);
+    expect(reports.map(({ lines }) => lines.length)).toEqual([25, 25]);
+  });
+
   test('a report that was overtaken and is never ended closes when the kernel\'s clock has gone on', () => {
     const log = new KernelLog();
     log.push('[ 1.000000] BUG: scheduling while atomic: a/1/0x2\n[ 1.000001] Call Trace:\n');

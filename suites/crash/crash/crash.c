@@ -57,7 +57,7 @@ static noinline int crash_atomic(void)
 {
 	preempt_disable();
 	schedule();				/* line: atomic */
-	preempt_enable();
+	/* No preempt_enable(): the kernel has set the count right when it reported (__schedule_bug). */
 	return 0;
 }
 
