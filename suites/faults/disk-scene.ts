@@ -38,7 +38,7 @@ export class DiskScene {
     return (await this.#vm.guest.run(`ls ${fn.sysfs}/virtio*/block`)).stdout.trim();
   }
 
-  /** All that the kernel logs while `work` runs, less the times. */
+  /** All that the kernel logs while `work` runs, less the times, and what comes late of the harness's own network card. */
   async kernelLog(work: () => Promise<unknown>): Promise<string[]> {
     const { length } = await this.#logLines();
     await work();
@@ -46,7 +46,8 @@ export class DiskScene {
   }
 
   async #logLines(): Promise<string[]> {
-    return (await this.#vm.guest.dmesg()).trimEnd().split('\n').map((line) => line.replace(/^\[[^\]]*\] /, '').trimEnd());
+    const lines = (await this.#vm.guest.dmesg()).trimEnd().split('\n').map((line) => line.replace(/^\[[^\]]*\] /, '').trimEnd());
+    return lines.filter((line) => !/\beth0: link becomes ready/.test(line));
   }
 
   /** It has not ended, and the block layer counts one request in flight. */

@@ -57,7 +57,7 @@ describe('a usage error exits with 2 and says what there is', () => {
   test.each([
     ['an unknown command', ['frobnicate'], /^error: unknown command 'frobnicate'/],
     ['an unknown option', ['run', '--frobnicate'], /^error: unknown option '--frobnicate'/],
-    ['an unknown device', ['shell', 'frobnicate'], /^error: there is no device named "frobnicate"\n {2}hint: the devices are edu, ivshmem, virtio-blk, virtio-net, virtio-rng, virtio-input, virtio-vsock, virtio-i2c, virtio-gpio\n$/],
+    ['an unknown device', ['shell', 'frobnicate'], /^error: there is no device named "frobnicate"\n {2}hint: the devices are edu, ivshmem, virtio-blk, virtio-net, virtio-rng, virtio-input, virtio-vsock, virtio-i2c, virtio-gpio, virtio-console\n$/],
     ['an unknown command of the cache', ['cache', 'frobnicate'], /^error: too many arguments for 'list'/],
     ['an argument where none is taken', ['doctor', 'edu'], /^error: too many arguments for 'doctor'/],
     ['an unknown option of a device', ['shell', 'virtio-blk:frob=1'], /^error: virtio-blk has no option "frob"\n {2}hint: its options are queues,/],
