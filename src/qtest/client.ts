@@ -2,7 +2,7 @@
 // the machine's own CPU sees them, without a CPU that runs. Source: QEMU system/qtest.c.
 // It does not start QEMU; there is no clock control (that is -accel qtest's, which distributions leave out).
 import type { Duplex } from 'node:stream';
-import { ProtocolError, QtestError, UsageError } from '../errors.ts';
+import { DeadlineError, ProtocolError, QtestError, UsageError } from '../errors.ts';
 import type { AccessWidth, ConfigWidth } from '../pci/access.ts';
 import { LineSplitter } from '../qmp/line-splitter.ts';
 import { within } from '../wait.ts';
@@ -12,7 +12,7 @@ import {
 } from './message.ts';
 
 export interface QtestOptions {
-  /** For every command's answer. */
+  /** How long QEMU may say nothing while a command waits for its answer. */
   readonly timeoutMs: number;
   /** Aborted: everything pending, and everything later, rejects with its reason. */
   readonly signal?: AbortSignal | undefined;
@@ -47,8 +47,11 @@ export class QtestClient {
   readonly #stream: Duplex;
   readonly #options: QtestOptions;
   readonly #splitter = new LineSplitter();
-  /** Answers come in the order of the commands; one whose deadline passed stays here until its answer came. */
+  /** Answers come in the order of the commands. */
   readonly #pending: Pending[] = [];
+  /** Commands whose deadline passed: that many answers may still come, and are dropped. */
+  #abandoned = 0;
+  #silence: NodeJS.Timeout | undefined;
   readonly #levels = new Map<number, 0 | 1>();
   readonly #events: IrqEvent[] = [];
   readonly #irqWaits = new Set<IrqWait>();
@@ -175,6 +178,7 @@ export class QtestClient {
   fail(error: Error): void {
     if (this.#failure !== undefined) return;
     this.#failure = error;
+    clearTimeout(this.#silence);
     this.#options.signal?.removeEventListener('abort', this.#aborted);
     for (const { reject } of [...this.#pending.splice(0), ...this.#irqWaits]) reject(error);
     this.#irqWaits.clear();
@@ -192,11 +196,27 @@ export class QtestClient {
 
   async #execute(command: string): Promise<readonly string[]> {
     if (this.#failure !== undefined) throw this.#failure;
+    if (this.#pending.length === 0) this.#watch();
     const answer = new Promise<readonly string[]>((resolve, reject) => {
       this.#pending.push({ command, resolve, reject });
     });
     this.#stream.write(`${command}\n`);
-    return within(answer, { timeoutMs: this.#options.timeoutMs, what: `QEMU's answer to qtest ${command.slice(0, 60)}`, signal: this.#options.signal });
+    return answer;
+  }
+
+  /**
+   * One timer for all commands: a deadline each, with its error made beforehand, would take longer than the command.
+   * It begins again with every line that comes, so that ten thousand commands sent at once have time.
+   */
+  #watch(): void {
+    this.#silence ??= setTimeout(() => {
+      const [oldest] = this.#pending;
+      if (oldest === undefined) return;
+      const late = new DeadlineError(`QEMU's answer to qtest ${oldest.command.slice(0, 60)}`, this.#options.timeoutMs);
+      this.#abandoned += this.#pending.length;
+      for (const { reject } of this.#pending.splice(0)) reject(late);
+    }, this.#options.timeoutMs).unref();
+    this.#silence.refresh();
   }
 
   #receive(chunk: Uint8Array): void {
@@ -212,6 +232,11 @@ export class QtestClient {
   #dispatch(text: string): void {
     const line = parseLine(text);
     if (line.kind === 'irq') return this.#irq(line);
+    if (this.#abandoned > 0) {
+      this.#abandoned -= 1;
+      return;
+    }
+    this.#silence?.refresh();
     const pending = this.#pending.shift();
     if (pending === undefined) throw new ProtocolError('qtest: an answer to no command', { received: text });
     if (line.kind === 'answer') pending.resolve(line.words);

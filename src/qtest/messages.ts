@@ -4,7 +4,8 @@ import { UsageError } from '../errors.ts';
 import type { PciAccess } from '../pci/access.ts';
 import { readMsiCapability, type MsiCapability } from '../pci/msi.ts';
 import {
-  maskMsixVector, readMsixCapability, readMsixPendings, writeMsixControl, writeMsixEntry, type MsixCapability,
+  maskMsixVector, readMsixCapability, readMsixEntry, readMsixPendings, writeMsixControl, writeMsixEntry,
+  type MsixCapability, type MsixEntry,
 } from '../pci/msix.ts';
 import type { ArrivedMessage, MessageSlots } from './message-slots.ts';
 
@@ -26,7 +27,8 @@ export class MsixMessages {
     const slots = await makeSlots(capability.tableSize);
     const messages = new MsixMessages(access, capability, slots);
     await writeMsixControl(access, capability, { enabled: true, functionMasked: true });
-    for (let vector = 0; vector < capability.tableSize; vector += 1) await messages.point(vector, vector);
+    // All on their way at once: 2048 entries are ten thousand writes, and each round trip is a turn of QEMU's main loop.
+    await Promise.all(Array.from({ length: capability.tableSize }, (_, vector) => messages.point(vector, vector)));
     await messages.control({ enabled: true, functionMasked: false });
     return messages;
   }
@@ -38,8 +40,18 @@ export class MsixMessages {
   }
 
   /** Let `vector` send the message of `slot`. */
-  async point(vector: number, slot: number, { masked = false }: { masked?: boolean } = {}): Promise<void> {
-    await writeMsixEntry(this.#access, this.capability, vector, { address: this.slots.addressOf(slot), data: msixData(slot), masked });
+  point(vector: number, slot: number, options?: { masked?: boolean }): Promise<void> {
+    return this.pointAt(vector, this.slots.addressOf(slot), msixData(slot), options);
+  }
+
+  /** Let `vector` write `data` to any address: RAM, or another device's memory. */
+  pointAt(vector: number, address: bigint, data: number, { masked = false }: { masked?: boolean } = {}): Promise<void> {
+    return writeMsixEntry(this.#access, this.capability, vector, { address, data, masked });
+  }
+
+  /** The table's entry as it stands. */
+  entry(vector: number): Promise<MsixEntry> {
+    return readMsixEntry(this.#access, this.capability, vector);
   }
 
   /** Message Control: the enable bit and Function Mask. */

@@ -16,7 +16,7 @@ export class QtestFunction implements PciAccess {
   readonly #qtest: QtestClient;
   readonly #config: ConfigMechanism;
   /** As config space had them; undefined when it was written since. */
-  #bars: ReadonlyMap<number, Bar> | undefined;
+  #bars: Promise<readonly Bar[]> | undefined;
 
   constructor(node: PciNode, qtest: QtestClient, config: ConfigMechanism) {
     this.node = node;
@@ -53,17 +53,14 @@ export class QtestFunction implements PciAccess {
 
   /** The BARs with their addresses as they stand in config space now; absent ones are left out. */
   async bars(): Promise<Bar[]> {
-    const count = this.node.bridge === undefined ? 6 : 2;
-    const registers = await readBars(this, count);
-    const found = this.node.bars.map((bar) => ({ ...bar, address: registers.find(({ index }) => index === bar.index)?.address ?? 0n }));
-    this.#bars = new Map(found.map((bar) => [bar.index, bar]));
-    return found;
+    this.#bars = this.#readBars();
+    return [...await this.#bars];
   }
 
   /** UsageError when the function has no such BAR. */
   async bar(index: number): Promise<Bar> {
-    if (this.#bars === undefined) await this.bars();
-    const bar = this.#bars?.get(index);
+    this.#bars ??= this.#readBars();
+    const bar = (await this.#bars).find((one) => one.index === index);
     if (bar === undefined) throw new UsageError(`${this.bdf} has no BAR ${index}`, { hint: `it has ${this.node.bars.map((one) => one.index).join(', ') || 'none'}` });
     return bar;
   }
@@ -86,6 +83,11 @@ export class QtestFunction implements PciAccess {
     const offset = 0x10 + 4 * index;
     await this.configWrite(offset, 4, Number(address & 0xffffffffn));
     if (kind === 'mem64') await this.configWrite(offset + 4, 4, Number(address >> 32n));
+  }
+
+  async #readBars(): Promise<Bar[]> {
+    const registers = await readBars(this, this.node.bridge === undefined ? 6 : 2);
+    return this.node.bars.map((bar) => ({ ...bar, address: registers.find(({ index }) => index === bar.index)?.address ?? 0n }));
   }
 
   async #at(index: number, offset: number, width: number, space: 'memory' | 'io'): Promise<bigint> {
