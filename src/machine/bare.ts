@@ -1,10 +1,9 @@
 // The bare tier: QEMU without an operating system, driven over qtest. The firmware halts at once; this process
 // does what firmware and drivers would. Source: QEMU system/qtest.c; Intel SDM 9.1.4 (the reset vector).
 // Always under TCG: no instruction matters, and the interrupt controller is then QEMU's own.
-import { rm, writeFile } from 'node:fs/promises';
+import { writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { dir } from 'tmp-promise';
-import { RootportError } from '../errors.ts';
 import { silentProgress } from '../packages/index.ts';
 import { bareCommandLine, placement, type ColdDevice } from '../qemu/command-line.ts';
 import { Console } from '../qemu/console.ts';
@@ -12,6 +11,7 @@ import { resolveQemu } from '../qemu/find.ts';
 import { findPreset, portIds, q35 } from '../qemu/preset.ts';
 import { CONSOLE_FD, QemuProcess, QMP_FD, QTEST_FD } from '../qemu/process.ts';
 import { QmpClient } from '../qmp/client.ts';
+import { failedStart } from './failed-start.ts';
 import { BareMachine } from './bare-machine.ts';
 import { checkBareOptions, type BareOptions } from './bare-options.ts';
 import { openBareBus } from './bare-bus.ts';
@@ -69,11 +69,7 @@ export async function bare(options: BareOptions = {}): Promise<BareMachine> {
     const bus = await openBareBus(qtest, preset, memoryMiB);
     return new BareMachine({ qemu, preset, ports, directory, process, console, qmp, qtest, trouble, plugged, bus, timeoutMs });
   } catch (error) {
-    const context = trouble.context();
-    await process?.end();
-    await Promise.all(plugged.map((one) => one.detach()));
-    if (process === undefined) await rm(directory, { recursive: true, force: true });
-    throw error instanceof RootportError && context !== undefined ? error.on(context) : error;
+    return failedStart(error, { trouble, process, plugged, directory });
   }
 }
 

@@ -1,9 +1,9 @@
 // Boot a machine: from options to a guest that answers over SSH, with every wait on an event.
 import { randomBytes } from 'node:crypto';
-import { rm, stat } from 'node:fs/promises';
+import { stat } from 'node:fs/promises';
 import { basename } from 'node:path';
 import { dir } from 'tmp-promise';
-import { BootError, DeadlineError, RootportError } from '../errors.ts';
+import { BootError, DeadlineError } from '../errors.ts';
 import { generateClientKey, withFiles } from '../image/index.ts';
 import { Guest } from '../guest/guest.ts';
 import { SshConnection } from '../guest/ssh.ts';
@@ -13,6 +13,7 @@ import { findPreset, portIds, q35 } from '../qemu/preset.ts';
 import type { QemuProcess } from '../qemu/process.ts';
 import { forwardedPort, parseUsernet } from '../qemu/memory-map.ts';
 import { defaultTcgThread } from '../qemu/versions.ts';
+import { failedStart } from './failed-start.ts';
 import { launch, type MachineShape } from './launch.ts';
 import { Machine } from './machine.ts';
 import { checkOptions, guestMemoryMiB, type BootOptions } from './options.ts';
@@ -79,11 +80,7 @@ export async function boot(options: BootOptions = {}): Promise<Machine> {
     const guest = new Guest(ssh, parts.kernel.release, COMMAND_TIMEOUT_MS[accel]);
     return new Machine({ parts, preset, ports, shape, directory, ...started, guest, trouble, plugged, sshTarget: target, restored: false });
   } catch (error) {
-    const context = trouble.context();
-    await process?.end();
-    await Promise.all(plugged.map((one) => one.detach()));
-    if (process === undefined) await rm(directory, { recursive: true, force: true });
-    throw error instanceof RootportError && context !== undefined ? error.on(context) : error;
+    return failedStart(error, { trouble, process, plugged, directory });
   }
 }
 

@@ -1,10 +1,9 @@
 // A booted machine, kept: its device state by a migration, its memory as it lies (x-ignore-shared: memory that is
 // shared is not in the stream). Each copy that is made of it goes on from there, in a fraction of a boot.
 // QEMU: migration/ram.c (ramblock_is_ignored), docs/devel/migration.
-import { rm } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { dir } from 'tmp-promise';
-import { BootError, ProtocolError, RootportError, UsageError } from '../errors.ts';
+import { BootError, ProtocolError, UsageError } from '../errors.ts';
 import { Guest } from '../guest/guest.ts';
 import { SshConnection } from '../guest/ssh.ts';
 import { leash, type Leash } from '../qemu/leash.ts';
@@ -12,6 +11,7 @@ import { forwardedPort, parseUsernet } from '../qemu/memory-map.ts';
 import { MEMORY_FD, type QemuProcess } from '../qemu/process.ts';
 import type { QmpClient } from '../qmp/client.ts';
 import { shellWord } from '../shell-word.ts';
+import { failedStart } from './failed-start.ts';
 import { launch } from './launch.ts';
 import { Machine } from './machine.ts';
 import { MemoryImage } from './memory-image.ts';
@@ -103,10 +103,7 @@ export class Snapshot {
       await guest.shell.run(`date -s @${Math.floor(Date.now() / 1000)} >/dev/null`);
       return new Machine({ parts, preset, ports, shape, directory, ...started, guest, trouble, plugged: [], sshTarget: target, restored: true });
     } catch (error) {
-      const context = trouble.context();
-      await process?.end();
-      if (process === undefined) await rm(directory, { recursive: true, force: true });
-      throw error instanceof RootportError && context !== undefined ? error.on(context) : error;
+      return failedStart(error, { trouble, process, plugged: [], directory });
     }
   }
 
