@@ -8,6 +8,7 @@ export type { BareOptions } from './machine/bare-options.ts';
 export { BareMachine } from './machine/bare-machine.ts';
 export { BareFunction } from './machine/bare-function.ts';
 export type { MsiMessages, MsixMessages } from './qtest/messages.ts';
+export type { DriverBuffer, DriverQueue, VirtioDriver } from './qtest/virtio-driver.ts';
 export type { IrqEvent, QtestClient } from './qtest/client.ts';
 export { PciFunction, type GuestResource } from './machine/pci-function.ts';
 export type { PlugOptions } from './machine/plug.ts';
