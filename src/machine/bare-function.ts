@@ -6,6 +6,8 @@ import { MessageSlots } from '../qtest/message-slots.ts';
 import { MsiMessages, MsixMessages } from '../qtest/messages.ts';
 import { QtestFunction } from '../qtest/qtest-function.ts';
 import type { PciNode } from '../qtest/enumeration.ts';
+import { VirtioDriver } from '../qtest/virtio-driver.ts';
+import { openVirtioTransport } from '../qtest/virtio-transport.ts';
 import type { BareMachine } from './bare-machine.ts';
 
 export class BareFunction extends QtestFunction {
@@ -31,6 +33,11 @@ export class BareFunction extends QtestFunction {
   /** Turn MSI on, its messages going into guest RAM; as many as the function asks for, or fewer. */
   enableMsi(vectors?: number): Promise<MsiMessages> {
     return this.machine.scene(() => MsiMessages.enable(this, this.#slots, vectors));
+  }
+
+  /** A driver's side of this virtio device, its structures reached in their BARs or through PCI_CFG's window. */
+  virtio(through: 'bars' | 'pci-cfg' = 'bars'): Promise<VirtioDriver> {
+    return this.machine.scene(async () => new VirtioDriver(this.machine, await openVirtioTransport(this, through)));
   }
 
   /**

@@ -66,6 +66,8 @@ export class BareMachine {
   get deviceLog(): readonly string[] { return this.#innards.trouble.deviceLog; }
   /** Hot-pluggable sockets, in order. */
   get ports(): readonly string[] { return this.#innards.ports; }
+  /** Lines of INTx pins that are raised, ascending; the timer's and others' of the I/O APIC are left out. */
+  get intxRaised(): readonly number[] { return this.qtest.irqsRaised.filter((line) => this.#innards.bus.intxLines.includes(line)); }
   get innards(): BareInnards { return this.#innards; }
 
   /** Every function that was found, bridges too, a bridge before what is behind it. */

@@ -69,7 +69,7 @@ export class MsixMessages {
     return readMsixPendings(this.#access, this.capability);
   }
 
-  /** The vectors whose message came since the last time; UsageError-free: wrong data shows as its number. */
+  /** The vectors whose message came since the last time, ascending; one with another's data shows as that data. */
   async arrived(): Promise<number[]> {
     return (await this.slots.take()).map(({ vector, data }) => (data === msixData(vector) ? vector : data));
   }
