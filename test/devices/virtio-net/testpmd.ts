@@ -1,7 +1,6 @@
 // DPDK's testpmd (from a Debian package, without root, huge pages or PCI) with one virtio-user port on a vhost-user
 // socket: it sends back what it receives. On a leash, and it ends by itself when its standard input does.
 import { readFile } from 'node:fs/promises';
-import { join } from 'node:path';
 import { execa } from 'execa';
 import { ensureTree, silentProgress, treeCommand } from '../../../src/packages/index.ts';
 import { leash, PARENT_DEATH_PREFIX } from '../../../src/qemu/leash.ts';
@@ -33,7 +32,8 @@ const DRIVERS = ['bus_vdev', 'mempool_ring', 'net_virtio'];
 export async function startTestpmd(options: TestpmdOptions): Promise<Testpmd> {
   const { directory, socket, queuePairs, packed, mergeable, inOrder, frameBytesMax } = options;
   const tree = await ensureTree('dpdk', silentProgress);
-  const drivers = DRIVERS.flatMap((name) => ['-d', join(tree, `usr/lib/x86_64-linux-gnu/dpdk/pmds-23.0/librte_${name}.so.23`)]);
+  // By bare name, found on the loader's path: EAL takes no path below a directory that everybody may write to (a cache in /tmp).
+  const drivers = DRIVERS.flatMap((name) => ['-d', `librte_${name}.so.23`]);
   const cpus = /^Cpus_allowed_list:\s*(\S+)/m.exec(await readFile('/proc/self/status', 'utf8'))?.[1] ?? '0';
   const device = {
     path: socket, queues: queuePairs, packed_vq: Number(packed), mrg_rxbuf: Number(mergeable), in_order: Number(inOrder),
