@@ -1,8 +1,8 @@
 // Packages and files in a real guest: downloaded once, run there, and refused with a reason.
-import { chmod, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
 import { existsSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { delimiter, join } from 'node:path';
+import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from '@jest/globals';
 import { UsageError } from '../../src/errors.ts';
 import { checkPackages, ensureGuestPackages, type GuestPackage } from '../../src/image/index.ts';
@@ -11,6 +11,7 @@ import { boot } from '../../src/machine/boot.ts';
 import { silentProgress } from '../../src/packages/index.ts';
 import { q35 } from '../../src/qemu/preset.ts';
 import { parseCpio } from './cpio-reader.ts';
+import { breakApt } from '../packages/broken-apt.ts';
 
 let scratch: string;
 const before = { ...process.env };
@@ -32,15 +33,6 @@ async function brought(packages: readonly GuestPackage[]): Promise<string[]> {
   return parseCpio(archive.finish()).map(({ name }) => name).filter((name) => name !== 'TRAILER!!!');
 }
 
-/** An apt-get that leaves a trace of having been called, and fails. */
-async function breakApt(): Promise<string> {
-  const called = join(scratch, 'called');
-  await writeFile(join(scratch, 'apt-get'), `#!/bin/sh\necho "$@" >>${called}\nexit 100\n`);
-  await chmod(join(scratch, 'apt-get'), 0o755);
-  process.env['PATH'] = [scratch, before['PATH']].join(delimiter);
-  return called;
-}
-
 test('a package and a file are in the guest from its first process on; the second boot asks no apt', async () => {
   const firmware = join(scratch, 'firmware');
   await writeFile(firmware, 'some firmware');
@@ -60,7 +52,7 @@ test('a package and a file are in the guest from its first process on; the secon
   } finally {
     await first.close();
   }
-  const called = await breakApt();
+  const called = await breakApt(scratch);
   const second = await boot(options);
   await second.close();
   expect(existsSync(called)).toBe(false);

@@ -2,16 +2,17 @@
 // is never taken for a whole one.
 import { spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
-import { chmod, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, readdir, rm } from 'node:fs/promises';
 import { once } from 'node:events';
 import { tmpdir } from 'node:os';
-import { delimiter, join } from 'node:path';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterEach, beforeEach, expect, test } from '@jest/globals';
 import { EnvironmentError } from '../../src/errors.ts';
 import { boot } from '../../src/machine/boot.ts';
 import { cachedTree, ensureTree, silentProgress } from '../../src/packages/index.ts';
 import { machineDirectories, machineName } from '../machine/nothing-left.ts';
+import { breakApt } from './broken-apt.ts';
 
 let scratch: string;
 const before = { ...process.env };
@@ -24,18 +25,9 @@ afterEach(async () => {
   await rm(scratch, { recursive: true, force: true });
 });
 
-/** An apt-get that leaves a trace of having been called, and fails. */
-async function breakApt(): Promise<string> {
-  const called = join(scratch, 'called');
-  await writeFile(join(scratch, 'apt-get'), `#!/bin/sh\necho "$@" >>${called}\nexit 100\n`);
-  await chmod(join(scratch, 'apt-get'), 0o755);
-  process.env['PATH'] = [scratch, before['PATH']].join(delimiter);
-  return called;
-}
-
 test('with a warm cache a machine boots, and apt-get is not so much as asked', async () => {
   await (await boot()).close();
-  const called = await breakApt();
+  const called = await breakApt(scratch);
   const machine = await boot();
   expect((await machine.guest.run('echo up')).stdout).toBe('up\n');
   await machine.close();
@@ -57,7 +49,7 @@ test('with a cold cache and no network a boot is one EnvironmentError that says 
 
 test('with a cold cache and no apt-get a boot says what can be handed over instead', async () => {
   process.env['ROOTPORT_CACHE'] = join(scratch, 'cache');
-  await breakApt();
+  await breakApt(scratch);
   const error = await boot().catch((one: unknown) => one) as EnvironmentError;
   expect(error).toBeInstanceOf(EnvironmentError);
   expect(error.hint).toMatch(/hand over your own: qemu: .*kernel: .*userland: .*ROOTPORT_DEBIAN_MIRROR/);
