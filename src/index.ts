@@ -37,7 +37,7 @@ export { capture, type Capture } from './devices/virtio-net/capture.ts';
 export { netLink, type LinkCounts, type NetLink, type NetLinkOptions } from './devices/virtio-net/link.ts';
 export { scriptedPeer, type NextFrameOptions, type ScriptedPeer, type ScriptedPeerOptions } from './devices/virtio-net/scripted-peer.ts';
 export type { Delivery, NetPeer, NetPort, SendOptions, SentHeader } from './devices/virtio-net/peer.ts';
-export type { NetCounts, RefusedFrame } from './devices/virtio-net/device.ts';
+export type { NetCounts, RefusedFrame, WantedFrames } from './devices/virtio-net/device.ts';
 export { decodeEthernet, encodeEthernet, ETHERTYPE, macBytes, macText, type EthernetFrame } from './devices/virtio-net/ethernet.ts';
 export {
   KEYBOARD, MOUSE, TABLET, virtioInput,

@@ -8,7 +8,8 @@ import { capture, netLink, q35, virtioNet, type LinkCounts, type NetLink, type N
 import { useMachine, type TestMachine } from 'rootport/jest';
 
 const machine = q35({ cpus: 2 });
-const [here, there] = [useMachine({ machine }), useMachine({ machine })];
+const packages = ['iperf3'];
+const [here, there] = [useMachine({ machine, packages }), useMachine({ machine, packages })];
 const ADDRESSES = ['192.0.2.1', '192.0.2.2'] as const;
 const MIB = 2 ** 20;
 
@@ -95,6 +96,50 @@ test('four TCP streams at once, two each way on a queue pair each, arrive as the
   }
   expect(wire.frames).toBe(cards[0].counts.transmitted.frames + cards[0].counts.received.frames);
   expect((await stat(wire.path)).size).toBeGreaterThan(16 * MIB);
+});
+
+interface IperfSum {
+  readonly bytes: number;
+  readonly packets?: number;
+  readonly lost_packets?: number;
+}
+
+test('iperf3 from guest to guest: TCP both ways at once over both pairs, reversed, and UDP of which no packet is lost', async () => {
+  const link = netLink();
+  const cards = [virtioNet({ queuePairs: 2, peer: link.ends[0] }), virtioNet({ queuePairs: 2, peer: link.ends[1] })] as const;
+  await connect(cards, 1500);
+  const iperf = async (options: string): Promise<Record<string, IperfSum>> => {
+    const server = await there.guest.start('iperf3 -s -1');
+    await there.guest.until('grep -q :1451 /proc/net/tcp*', 'iperf3 to listen on port 5201', 10_000); // 0x1451
+    const { stdout } = await here.guest.run(`iperf3 -c ${ADDRESSES[1]} --json ${options}`, { timeoutMs: 60_000 });
+    await server.wait();
+    return (JSON.parse(stdout) as { end: Record<string, IperfSum> }).end;
+  };
+  /** What went over the wire in each direction since, bytes. */
+  const wire = (): number[] => cards.map(({ counts }) => counts.transmitted.bytes);
+  const [LEAST, HEADERS] = [4 * MIB, 14 + 20 + 20];
+
+  const before = wire();
+  const both = await iperf(`--bidir -P 2 -n ${LEAST}`);
+  for (const [i, sum] of [both.sum_received, both.sum_received_bidir_reverse].entries()) {
+    expect(sum.bytes).toBeGreaterThanOrEqual(LEAST / 2); // the one that is done first ends the other
+    expect(wire()[i] - before[i]).toBeGreaterThan(sum.bytes + HEADERS * sum.bytes / 1500);
+  }
+  const reversed = wire();
+  const { sum_received: back } = await iperf(`--reverse -n ${LEAST}`);
+  expect(back.bytes).toBeGreaterThanOrEqual(LEAST);
+  expect(wire()[1] - reversed[1]).toBeGreaterThan(back.bytes);
+  const { sum: udp } = await iperf(`-u -b 8M -l 1400 -n ${1400 * 500}`);
+  expect(udp).toMatchObject({ bytes: 1400 * (udp.packets ?? 0), lost_packets: 0 });
+  expect(udp.packets).toBeGreaterThanOrEqual(500);
+
+  for (const { dropped, lost } of link.counts) expect([dropped, lost]).toEqual([0, 0]);
+  for (const [i, vm] of [here, there].entries()) {
+    const card = cards[i] as VirtioNet;
+    expect(card.refused).toEqual([]);
+    expect(await vm.unplug(card)).toLeaveNothingBehind();
+    await expect(vm).toHaveCleanLog();
+  }
 });
 
 describe('when one guest\'s receive queue stands still, of 40 pings', () => {

@@ -7,6 +7,7 @@ import { featureMask, hasFeature, VIRTIO_F } from '../../virtio/features.ts';
 import { VIRTIO_ID } from '../../virtio/ids.ts';
 import type { Virtqueue } from '../../virtio/virtqueue.ts';
 import { control } from './control.ts';
+import { macText } from './ethernet.ts';
 import { FrameReader, NET_FAULTS, NET_RING_FAULTS } from './frame-reader.ts';
 import type { NetFault, NetRingFault } from './frame-reader.ts';
 import {
@@ -40,6 +41,20 @@ export interface VirtioNetDeviceOptions {
 export interface RefusedFrame {
   readonly queue: number;
   readonly fault: NetFault | NetRingFault;
+}
+
+/** What the driver asked for on the control queue (virtio 1.2, 5.1.6.5). */
+export interface WantedFrames {
+  /** The card's address, or the one that the driver set in its place. */
+  readonly mac: string;
+  readonly modes: Readonly<Record<ReceiveMode, boolean>>;
+  /** Further addresses, sorted; 'all' when there are more than the table holds. */
+  readonly unicast: readonly string[] | 'all';
+  readonly multicast: readonly string[] | 'all';
+  /** VLAN ids whose frames pass; undefined: of every VLAN. */
+  readonly vlans: readonly number[] | undefined;
+  /** Queue pairs in use. */
+  readonly queuePairs: number;
 }
 
 type Drop = Exclude<Delivery, 'delivered'>;
@@ -108,9 +123,9 @@ export class VirtioNetDevice implements VirtioDevice {
     return this.#mac;
   }
 
-  /** What the driver asked for on the control queue. */
-  get receiveModes(): Readonly<Record<ReceiveMode, boolean>> {
-    return this.#filter.modes;
+  get wanted(): WantedFrames {
+    const { modes, unicast, multicast, vlans } = this.#filter;
+    return { mac: macText(this.#mac), modes: { ...modes }, unicast, multicast, vlans, queuePairs: this.#activePairs };
   }
 
   /** Pairs that frames go to the guest on: running and, where the driver said how many, in use. */

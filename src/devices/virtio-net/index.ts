@@ -1,15 +1,17 @@
 // A virtio network card to plug: QEMU's virtio-net-pci over a vhost-user netdev, with this process as its
-// back end. What it does is device.ts's, what its wire leads to peer.ts's. QEMU keeps the control queue,
-// the MAC address and the link state to itself: only packets come here.
+// back end. What it does is device.ts's, what its wire leads to peer.ts's. QEMU keeps the control queue, the MAC
+// address and the link state to itself there: only packets come here. With `controlQueue` the card is all ours, on
+// QEMU's device model for any virtio device.
 import { UsageError } from '../../errors.ts';
 import { vhostUserNetHasVectors } from '../../qemu/versions.ts';
 import type { VirtioDevice } from '../../virtio/device.ts';
 import { ringsAsAsked } from '../ring-options.ts';
 import type { RingOptions } from '../ring-options.ts';
+import { CARRIES_ANY } from '../virtio-device/index.ts';
 import { vhostUserDevice } from '../vhost-user-device.ts';
 import type { BackEndFaults, ReconnectOptions, VhostUserDevice } from '../vhost-user-device.ts';
 import { VirtioNetDevice } from './device.ts';
-import type { NetCounts, RefusedFrame } from './device.ts';
+import type { NetCounts, RefusedFrame, WantedFrames } from './device.ts';
 import { macBytes, macText } from './ethernet.ts';
 import { MTU_MAX, MTU_MIN } from './layout.ts';
 import type { Delivery, NetPeer, NetPort, SendOptions } from './peer.ts';
@@ -31,6 +33,11 @@ export interface VirtioNetOptions extends RingOptions, BackEndFaults, ReconnectO
   readonly checksum?: boolean;
   /** Entries of each queue: 256 (the default), 512 or 1024. */
   readonly queueSize?: number;
+  /**
+   * The driver's control queue comes here too: receive modes, addresses, VLANs and queue pairs are ours to grant, and
+   * frames that it does not want are dropped. Needs QEMU 11.1 or newer, and has INTx.
+   */
+  readonly controlQueue?: boolean;
 }
 
 /** queue(2i) receives on pair i, queue(2i + 1) transmits. */
@@ -46,6 +53,8 @@ export interface VirtioNet extends VhostUserDevice {
   readonly counts: NetCounts;
   /** Queue pairs that frames go to the guest on now: 0 while its interface is down. */
   readonly livePairs: number;
+  /** What the driver wants to receive, as it says on the control queue; without one it wants everything. */
+  readonly wanted: WantedFrames;
   /** What the driver did against the spec, the first thousand times. */
   readonly refused: readonly RefusedFrame[];
   /** Send a frame to the guest, whatever the peer. */
@@ -62,7 +71,7 @@ let cards = 0;
 
 /** Throws UsageError for options that make no card. */
 export function virtioNet(options: VirtioNetOptions = {}): VirtioNet {
-  const { queuePairs = 1, mtu, mergeable = true, checksum = true, queueSize = 256 } = options;
+  const { queuePairs = 1, mtu, mergeable = true, checksum = true, queueSize = 256, controlQueue = false } = options;
   whole('queuePairs', queuePairs, 1, PAIRS_MAX);
   if (mtu !== undefined) whole('mtu', mtu, MTU_MIN, MTU_MAX);
   if (![256, 512, 1024].includes(queueSize)) throw new UsageError(`virtioNet: queueSize ${queueSize} is not 256, 512 or 1024`);
@@ -70,26 +79,32 @@ export function virtioNet(options: VirtioNetOptions = {}): VirtioNet {
   if ((mac[0] & 1) !== 0) throw new UsageError(`virtioNet: ${options.mac} is a multicast address`);
   const peer: NetPeer = options.peer ?? new ScriptedPeer();
 
-  let vectors = 2 * queuePairs + 2;
+  if (controlQueue && options.reconnect === true) {
+    throw new UsageError('virtioNet: reconnect with a controlQueue', { hint: 'The device model that carries the control queue cannot find a lost back end again.' });
+  }
+
+  let vectors = controlQueue ? 0 : 2 * queuePairs + 2;
   const { core: { card, port }, device } = vhostUserDevice({
     kind: 'virtio-net',
     maker: 'virtioNet',
-    driver: 'virtio-net-pci',
-    properties({ qemu, log }) {
-      vectors = qemu === undefined || vhostUserNetHasVectors(qemu.version, qemu.accel) ? 2 * queuePairs + 2 : 0;
-      if (vectors === 0) log('virtio-net: INTx: this QEMU crashes when a vhost-user card has vectors under TCG');
-      return {
-        mac: macText(mac), mq: queuePairs > 1, vectors, romfile: '',
-        rx_queue_size: queueSize, tx_queue_size: queueSize, ...(mtu === undefined ? {} : { host_mtu: mtu }),
-      };
-    },
-    netdev: { queues: queuePairs },
+    ...(controlQueue ? CARRIES_ANY : {
+      driver: 'virtio-net-pci',
+      properties({ qemu, log }) {
+        vectors = qemu === undefined || vhostUserNetHasVectors(qemu.version, qemu.accel) ? 2 * queuePairs + 2 : 0;
+        if (vectors === 0) log('virtio-net: INTx: this QEMU crashes when a vhost-user card has vectors under TCG');
+        return {
+          mac: macText(mac), mq: queuePairs > 1, vectors, romfile: '',
+          rx_queue_size: queueSize, tx_queue_size: queueSize, ...(mtu === undefined ? {} : { host_mtu: mtu }),
+        };
+      },
+      netdev: { queues: queuePairs },
+    }),
     guest: { modules: ['virtio_pci', 'virtio_net'], ready: 'virtio*/net/*' },
     faults: options,
     reconnect: options.reconnect ?? false,
     make(log, fail): VirtioDevice & { readonly card: VirtioNetDevice; readonly port: NetPort } {
       const card = new VirtioNetDevice({
-        queuePairs, queueSizeMax: queueSize, mac, mtu, mergeable, checksum, controlQueue: false,
+        queuePairs, queueSizeMax: queueSize, mac, mtu, mergeable, checksum, controlQueue,
         onFrame: (frame, pair) => peer.receive(frame, port, pair),
         onReady: () => peer.ready?.(port),
         log,
@@ -106,7 +121,7 @@ export function virtioNet(options: VirtioNetOptions = {}): VirtioNet {
         resume: () => card.resume(),
         fail,
       };
-      return { ...withoutConfig(card), ...ringsAsAsked(options), card, port };
+      return { ...deviceOf(card, controlQueue), ...ringsAsAsked(options), card, port };
     },
     open(): void {
       peer.attached?.(port);
@@ -129,6 +144,9 @@ export function virtioNet(options: VirtioNetOptions = {}): VirtioNet {
     get livePairs() {
       return card.livePairs;
     },
+    get wanted() {
+      return card.wanted;
+    },
     send: (frame, sendOptions) => port.send(frame, sendOptions),
     async nextFrame(nextOptions) {
       for (let one: NetPeer | undefined = peer; one !== undefined; one = one.inner) {
@@ -140,13 +158,13 @@ export function virtioNet(options: VirtioNetOptions = {}): VirtioNet {
 }
 
 /** QEMU's vhost-user netdev has config space itself, and warns of a back end that offers one. */
-function withoutConfig(core: VirtioNetDevice): VirtioDevice {
+function deviceOf(core: VirtioNetDevice, withConfig: boolean): VirtioDevice {
   return {
     deviceId: core.deviceId,
     features: core.features,
     queueCount: core.queueCount,
     queueSizeMax: core.queueSizeMax,
-    config: () => new Uint8Array(0),
+    config: () => (withConfig ? core.config() : new Uint8Array(0)),
     negotiated: (features) => core.negotiated(features),
     process: (index, queue) => core.process(index, queue),
     disabled: (index) => core.disabled(index),

@@ -1,5 +1,6 @@
 // Which frames the driver wants (virtio 1.2, 5.1.6.5.1 to 5.1.6.5.3): its receive modes, its tables of
 // unicast and multicast addresses, its VLANs. Until the driver says otherwise everything passes.
+import { macText } from './ethernet.ts';
 
 /** Addresses that a table holds: with more, all of the kind pass (5.1.6.5.2 lets a device be imprecise). */
 const TABLE_MAX = 1024;
@@ -17,6 +18,20 @@ export class ReceiveFilter {
   readonly #vlans = new Uint8Array(VLAN_IDS);
   #unicast: ReadonlySet<string> | 'all' = new Set();
   #multicast: ReadonlySet<string> | 'all' = new Set();
+
+  /** Addresses as text, sorted; 'all': more than the table holds. */
+  get unicast(): readonly string[] | 'all' {
+    return textOf(this.#unicast);
+  }
+
+  get multicast(): readonly string[] | 'all' {
+    return textOf(this.#multicast);
+  }
+
+  /** Ids whose frames pass, ascending; undefined: VLANs are not looked at. */
+  get vlans(): readonly number[] | undefined {
+    return this.vlanFilter ? [...this.#vlans.keys()].filter((id) => this.#vlans[id] === 1) : undefined;
+  }
 
   setTables(unicast: readonly Uint8Array[], multicast: readonly Uint8Array[]): void {
     this.#unicast = table(unicast);
@@ -50,6 +65,10 @@ function table(addresses: readonly Uint8Array[]): ReadonlySet<string> | 'all' {
 
 function holds(addresses: ReadonlySet<string> | 'all', frame: Uint8Array): boolean {
   return addresses === 'all' || (addresses.size > 0 && addresses.has(keyOf(frame)));
+}
+
+function textOf(addresses: ReadonlySet<string> | 'all'): readonly string[] | 'all' {
+  return addresses === 'all' ? 'all' : [...addresses].map((key) => macText(Buffer.from(key, 'latin1'))).sort();
 }
 
 function keyOf(bytes: Uint8Array): string {
