@@ -84,9 +84,9 @@ test('four TCP streams at once, two each way on a queue pair each, arrive as the
     expect(card.livePairs).toBe(2);
     expect(card.refused).toEqual([]);
     const completed = (queue: number): number => card.queue(queue).counts.completed;
-    // On INTx (QEMU 7.2) one CPU hears of all queues, and answers on its own.
-    const leastEach = card.vectors > 0 ? 500 : 1;
-    for (const queue of [0, 1, 2, 3]) expect(completed(queue)).toBeGreaterThanOrEqual(leastEach);
+    // Each CPU's SYN goes on its own queue and is answered on the same pair. Where a stream's data go is TCP's choice: it
+    // changes the queue only when nothing of the socket is under way (ooo_okay, net/ipv4/tcp_output.c).
+    for (const queue of [0, 1, 2, 3]) expect(completed(queue)).toBeGreaterThan(0);
     // 4000 bytes take more than one of the driver's buffers.
     expect(completed(0) + completed(2)).toBeGreaterThan(1.2 * card.counts.received.frames);
   }
