@@ -4,7 +4,6 @@
 // Pure: the caller feeds text and decides when the console has fallen quiet.
 // Not here: which lines begin and end a report (kernel-signs.ts), what it says (kernel-report.ts), and
 // symbolising addresses (symbolise.ts).
-import { GuestFault } from '../errors.ts';
 import type { KernelFrame } from './kernel-frames.ts';
 import { advance, fitOf, isStructural, progressAt, type Progress } from './kernel-line-order.ts';
 import { detailsOf, type ReportDetails } from './kernel-report.ts';
@@ -300,9 +299,4 @@ function bestOf(reports: readonly GrowingReport[], message: string): GrowingRepo
     if (fit > most) { best = report; most = fit; }
   }
   return best;
-}
-
-/** The error that ends a wait on the guest. */
-export function faultOf(report: KernelReport): GuestFault {
-  return new GuestFault(report.title, report.lines.join('\n'));
 }

@@ -2,7 +2,8 @@
 // that failed. One abort signal, whose reason is the first of them with the machine's context.
 import { setMaxListeners } from 'node:events';
 import { MachineExitError, RootportError, type MachineContext } from '../errors.ts';
-import { faultOf, KernelLog, type KernelReport } from '../guest/kernel-log.ts';
+import { faultOf } from '../guest/kernel-fault.ts';
+import { KernelLog, type KernelReport } from '../guest/kernel-log.ts';
 import type { Console } from '../qemu/console.ts';
 import type { QemuProcess } from '../qemu/process.ts';
 import { within } from '../wait.ts';

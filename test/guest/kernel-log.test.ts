@@ -2,7 +2,8 @@
 import { readFileSync, readdirSync } from 'node:fs';
 import { describe, expect, test } from '@jest/globals';
 import fc from 'fast-check';
-import { KernelLog, faultOf } from '../../src/guest/kernel-log.ts';
+import { faultOf } from '../../src/guest/kernel-fault.ts';
+import { KernelLog } from '../../src/guest/kernel-log.ts';
 import type { KernelReport } from '../../src/guest/kernel-log.ts';
 
 const fixtures = new URL('../fixtures/kernel-log/', import.meta.url);
@@ -183,11 +184,12 @@ describe('as it comes', () => {
     expect(log.reports).toHaveLength(1);
   });
 
-  test('the fault quotes title and lines', () => {
+  test('the fault quotes title, guilty function and lines', () => {
     const [report] = reportsOf(recorded('null'));
     if (report === undefined) throw new Error('no report');
     const fault = faultOf(report);
     expect(fault.message).toContain('the guest kernel reported: BUG: kernel NULL pointer dereference');
+    expect(fault.report).toMatch(/^guilty: f_init\.isra\.0\+0x\w+\/0x\w+ \[\w+\]\n/);
     expect(fault.report).toContain('RIP: 0010:f_init');
   });
 });
