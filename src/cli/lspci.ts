@@ -1,15 +1,19 @@
 // `rootport lspci`: a machine with the devices named, and its PCI functions as lspci shows them; or a dump's.
-// What is printed is rendered here, out of the guest's config spaces; the guest's own lspci is not run.
+// What is printed is rendered here, out of the config spaces that the guest reads, or (--no-guest) that qtest reads of
+// a machine without an operating system; the guest's own lspci is not run.
 import { existsSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Command } from 'commander';
 import { UsageError } from '../errors.ts';
 import { readPciFunctions } from '../guest/pci-functions.ts';
+import { bare } from '../machine/bare.ts';
 import { boot } from '../machine/boot.ts';
 import { cachedTree, terminalProgress } from '../packages/index.ts';
 import { type LspciFunction, type LspciOptions, parseDump, parseIds, parsePciIds, type PciIds, parseSlot, renderLspci, type Selection } from '../pci/lspci/index.ts';
 import type { Device } from '../qemu/attachment.ts';
+import type { MachineType } from '../qemu/preset.ts';
+import { readPciFunctions as readBareFunctions } from '../qtest/pci-functions.ts';
 import { deviceByName, DEVICES } from './device-catalogue.ts';
 import { EXIT_CODES_HELP } from './exit-codes.ts';
 import { onInterrupt } from './interrupts.ts';
@@ -33,6 +37,8 @@ interface LspciCommandOptions extends MachineOptions {
   readonly s?: Selection;
   readonly d?: Selection;
   readonly F?: string;
+  /** False with --no-guest. */
+  readonly guest: boolean;
 }
 
 /** How often a flag was given. */
@@ -55,11 +61,13 @@ export function addLspci(program: Command): void {
     .option('-s <slot>', '[[[[domain]:]bus]:][device][.[function]]', parseSlot)
     .option('-d <ids>', '[vendor]:[device][:class[:prog-if]]', parseIds)
     .option('-F <file>', 'the functions of a dump that lspci -x wrote; no machine')
+    .option('--no-guest', 'no operating system: the functions as firmware would leave them, in a moment')
     .description('the PCI functions of a machine, as lspci shows them')
     .argument('[devices...]', `${Object.keys(DEVICES).join(', ')}; options as name:option=value,option=value`)
     .addHelpText('after', [
       '', 'Names come from the guest\'s pci.ids; without one there are numbers.', EXIT_CODES_HELP,
-      '', 'Examples:', '  rootport lspci -tv edu virtio-blk', '  rootport lspci -vvv -d 1af4: virtio-net', '  rootport lspci -F dump.txt -nnvv', '',
+      '', 'Examples:', '  rootport lspci -tv edu virtio-blk', '  rootport lspci -vvv -d 1af4: virtio-net', '  rootport lspci --no-guest -xxxx -s 01: ivshmem',
+      '  rootport lspci -F dump.txt -nnvv', '',
     ].join('\n'))
     .action(async (names: string[], options: LspciCommandOptions) => {
       if (options.F !== undefined && names.length > 0) throw new UsageError('a dump takes no devices', { hint: 'leave out -F, or the devices' });
@@ -82,17 +90,34 @@ function renderOptions({ v, n, x, m, t, b, k, D, s, d }: LspciCommandOptions): L
 }
 
 async function machineFunctions(devices: readonly Device[], options: LspciCommandOptions): Promise<LspciFunction[]> {
+  const machine: MachineType = { preset: options.machine, cpus: options.cpus, ports: Math.max(PORTS_LEAST, devices.length) };
+  return options.guest ? guestFunctions(devices, machine, options) : bareFunctions(devices, machine, options);
+}
+
+async function guestFunctions(devices: readonly Device[], machineType: MachineType, options: LspciCommandOptions): Promise<LspciFunction[]> {
   const boots = bootOptions(options);
   await checkChoices(boots);
-  const machine = await boot({
-    ...boots, machine: { preset: options.machine, cpus: options.cpus, ports: Math.max(PORTS_LEAST, devices.length) }, progress: terminalProgress(),
-  });
+  const machine = await boot({ ...boots, machine: machineType, progress: terminalProgress() });
   const forget = onInterrupt(() => machine.close());
   try {
     for (const device of devices) await machine.plug(device);
     return await readPciFunctions(machine.guest, { modules: options.k === true || options.v > 0 });
   } finally {
     await machine.close();
+    forget();
+  }
+}
+
+/** Devices are there from the start: plugging has nobody to take them in. */
+async function bareFunctions(devices: readonly Device[], machineType: MachineType, options: LspciCommandOptions): Promise<LspciFunction[]> {
+  if (options.kernel !== undefined) throw new UsageError('--no-guest has no kernel', { hint: 'leave out --kernel, or --no-guest' });
+  if (options.k === true) throw new UsageError('--no-guest has no drivers to show', { hint: 'leave out -k, or --no-guest' });
+  const { qemu } = bootOptions(options);
+  await using machine = await bare({ machine: machineType, devices, progress: terminalProgress(), ...(qemu === undefined ? {} : { qemu }) });
+  const forget = onInterrupt(() => machine.close());
+  try {
+    return await readBareFunctions(machine.innards.bus.config, machine.functions().map(({ address }) => address));
+  } finally {
     forget();
   }
 }

@@ -1,22 +1,12 @@
 // `rootport lspci -F`: a dump, with no machine.
 import { fileURLToPath } from 'node:url';
-import { afterEach, expect, jest, test } from '@jest/globals';
-import { program } from '../../src/cli/program.ts';
+import { expect, test } from '@jest/globals';
 import { UsageError } from '../../src/errors.ts';
+import { lspciOutput } from './lspci-output.ts';
 
 const dump = fileURLToPath(new URL('../pci/fixtures/tree.txt', import.meta.url));
 
-afterEach(() => { jest.restoreAllMocks(); });
-
-async function lspci(...words: string[]): Promise<string> {
-  let text = '';
-  jest.spyOn(process.stdout, 'write').mockImplementation((chunk) => {
-    text += String(chunk);
-    return true;
-  });
-  await program().parseAsync(['lspci', '-F', dump, ...words], { from: 'user' });
-  return text;
-}
+const lspci = (...words: string[]): Promise<string> => lspciOutput(['lspci', '-F', dump, ...words]);
 
 test('repeated and joined flags are counted', async () => {
   expect(await lspci('-nn', '-s', '03:00.1')).toMatch(/^03:00\.1 .*\[1b36:0005\]\n$|^03:00\.1 00ff: 1b36:0005\n$/);
@@ -31,4 +21,6 @@ test('a tree is drawn', async () => {
 test('what is wrong is told before anything is shown', async () => {
   await expect(lspci('-s', 'zz')).rejects.toThrow(UsageError);
   await expect(lspci('edu')).rejects.toThrow('a dump takes no devices');
+  await expect(lspciOutput(['lspci', '--no-guest', '--kernel', '6.12'])).rejects.toThrow('--no-guest has no kernel');
+  await expect(lspciOutput(['lspci', '--no-guest', '-k'])).rejects.toThrow('no drivers to show');
 });
