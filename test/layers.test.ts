@@ -18,6 +18,7 @@ const LAYERS: readonly Layer[] = [
   { name: 'errors.ts', what: 'the whole error tree' },
   { name: 'wait.ts', what: 'a wait with a deadline that says what it waited for' },
   { name: 'shell-word.ts', what: 'a word quoted for a shell' },
+  { name: 'recorder.ts', what: 'what happens on a machine, in lanes on one clock, bounded' },
   { name: 'bytes', what: 'field tables: decode, encode, size; hex dump' },
   { name: 'native', what: 'the addon: SCM_RIGHTS, mmap, eventfd, polling; meaning is elsewhere' },
   { name: 'pci', what: 'config space, BARs, capabilities, MSI-X, over PciAccess', never: { native: 'it is pure' } },

@@ -4,7 +4,7 @@ import { createServer } from 'node:net';
 import type { Socket } from 'node:net';
 import type { AttachSite, Attachment } from '../qemu/attachment.ts';
 import { UsageError } from '../errors.ts';
-import { VhostUserBackend } from '../vhost-user/index.ts';
+import { VhostUserBackend, type VhostUserBackendOptions } from '../vhost-user/index.ts';
 import type { SteeredDevice } from '../virtio/queue-gate.ts';
 import { frontEnd, type FrontEndOptions } from './vhost-user-front-end.ts';
 
@@ -33,7 +33,7 @@ export async function attachVhostUser(site: AttachSite, options: VhostUserAttach
       }),
     };
   }
-  const backend = VhostUserBackend.listen({ path, device: steered.device, onError: site.fail, log: site.log });
+  const backend = VhostUserBackend.listen({ path, device: steered.device, onError: site.fail, log: site.log, ...recordOf(site) });
   backend.beforeCall = steered.beforeCall;
   steered.connect({
     signal: (index) => backend.signal(index),
@@ -60,6 +60,10 @@ export async function attachVhostUser(site: AttachSite, options: VhostUserAttach
       await steered.device.close?.();
     }),
   };
+}
+
+function recordOf({ recorder, id }: AttachSite): Pick<VhostUserBackendOptions, 'record'> {
+  return recorder === undefined ? {} : { record: { recorder, name: id } };
 }
 
 /** A listener that says nothing to whoever connects. Resolves to what closes it. */

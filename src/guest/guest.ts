@@ -3,6 +3,7 @@ import { readFile } from 'node:fs/promises';
 import { basename } from 'node:path';
 import type { ClientChannel } from 'ssh2';
 import { BootError, GuestCommandError, UsageError } from '../errors.ts';
+import { firstLine, type Recorder } from '../recorder.ts';
 import { shellWord } from '../shell-word.ts';
 import type { BuiltModule } from '../image/index.ts';
 import { KeptShell, type GuestShell } from './kept-shell.ts';
@@ -42,9 +43,12 @@ export class Guest {
   readonly #modules: BuiltModule[] = [];
   /** Adds the machine's context to an error; set by the machine. */
   scene: (error: unknown) => unknown = (error) => error;
+  /** Told of every command; set by the machine. */
+  recorder: Recorder | undefined;
 
   constructor(readonly ssh: SshConnection, readonly release: string, readonly defaultTimeoutMs: number) {
-    this.shell = new KeptShell(ssh, defaultTimeoutMs);
+    const kept = new KeptShell(ssh, defaultTimeoutMs);
+    this.shell = { run: (command, options) => this.#recorded(`shell: ${command}`, () => kept.run(command, options)) };
   }
 
   /** Run a command with `sh -c`; rejects with a GuestCommandError on a non-zero exit, a DeadlineError when it hangs. */
@@ -64,6 +68,8 @@ export class Guest {
   /** Start a command; its end is awaited with wait(). */
   async start(command: string, { input }: { input?: Buffer | string } = {}): Promise<GuestProcess> {
     const running = await this.ssh.start(command, { timeoutMs: this.defaultTimeoutMs, input });
+    const over = this.recorder?.begin('guest', `start: ${command}`);
+    void running.end.then((result) => over?.(exitText(result)));
     const end = ({ timeoutMs = this.defaultTimeoutMs } = {}): Promise<ExecResult> => this.ssh.finish(running, timeoutMs);
     return {
       command,
@@ -74,7 +80,19 @@ export class Guest {
   }
 
   #exec(command: string, { timeoutMs = this.defaultTimeoutMs, input }: RunOptions): Promise<ExecResult> {
-    return this.ssh.exec(command, { timeoutMs, input });
+    return this.#recorded(command, () => this.ssh.exec(command, { timeoutMs, input }), exitText);
+  }
+
+  async #recorded<T>(command: string, work: () => Promise<T>, told: (result: T) => string | undefined = () => undefined): Promise<T> {
+    const over = this.recorder?.begin('guest', command);
+    try {
+      const result = await work();
+      over?.(told(result));
+      return result;
+    } catch (error) {
+      over?.(firstLine(error));
+      throw error;
+    }
   }
 
   /** Put bytes (or a local file, by path) into the guest. Its directory is made. */
@@ -139,8 +157,10 @@ export class Guest {
    * @param what completes "waited 5 s for ..."
    */
   async until(condition: string, what: string, timeoutMs: number): Promise<void> {
-    const channel = this.ssh.exec(`until ${condition}; do usleep 3000; done`, { timeoutMs: timeoutMs + 1000 });
-    const result = await this.ssh.guard(channel, timeoutMs, what);
+    const result = await this.#recorded(`until ${condition}`, () => {
+      const channel = this.ssh.exec(`until ${condition}; do usleep 3000; done`, { timeoutMs: timeoutMs + 1000 });
+      return this.ssh.guard(channel, timeoutMs, what);
+    });
     checked(condition, result);
   }
 
@@ -151,6 +171,12 @@ export class Guest {
 
 function texts(result: ExecResult): AttemptResult {
   return { stdout: result.stdout.toString('utf8'), stderr: result.stderr.toString('utf8'), exitCode: result.exitCode, signal: result.signal };
+}
+
+/** For the record: an exit that is not 0, and what it said. */
+function exitText({ exitCode, signal, stderr }: ExecResult): string | undefined {
+  if (exitCode === 0) return undefined;
+  return [signal === undefined ? `exit ${exitCode ?? '?'}` : `killed by ${signal}`, stderr.toString('utf8').trim()].filter(Boolean).join(': ');
 }
 
 function checked(command: string, result: ExecResult): CommandResult {

@@ -3,6 +3,7 @@
 // nothing here. It counts by what a message says, its destination and vector; whose message that is,
 // interrupt-witnesses.ts knows from the MSI-X tables.
 import { QmpError } from '../errors.ts';
+import type { Tally } from '../recorder.ts';
 import type { Machine } from './machine.ts';
 
 const EVENT = 'apic_deliver_irq';
@@ -40,11 +41,16 @@ async function start(machine: Machine): Promise<InterruptTrace> {
   const none = (missing: string): InterruptTrace => ({ missing, counts: () => Promise.resolve(new Map()) });
   if (parts.accelerator.name === 'kvm') return none('under KVM QEMU does not see the interrupts');
   const counts = new Map<string, number>();
+  const tallies = new Map<string, Tally>();
+  const { recorder } = machine.innards.trouble;
   process.onLine((line) => {
     const match = LINE.exec(line);
     if (match === null) return false;
     const key = messageKey(Number(match[1]), Number(match[2]), Number(match[3]));
     counts.set(key, (counts.get(key) ?? 0) + 1);
+    let tally = tallies.get(key);
+    if (tally === undefined) tallies.set(key, tally = recorder.tally('interrupt', `VMM: vector 0x${Number(match[3]).toString(16)} to CPU ${match[1]}`));
+    tally.hit(1, performance.now());
     return true;
   });
   try {

@@ -59,6 +59,7 @@ export class Machine {
     this.console = innards.console;
     this.#nextId = innards.plugged.length;
     this.guest.scene = (error) => this.#onScene(error);
+    this.guest.recorder = innards.trouble.recorder;
     innards.trouble.suspicion = () => this.#suspicion();
   }
 

@@ -14,9 +14,12 @@ export interface PlugOptions {
   readonly timeoutMs?: number;
 }
 
-export async function plugDevice(
-  machine: Machine, plugged: Plugged, place: Placement, options: PlugOptions,
-): Promise<PciFunction> {
+export function plugDevice(machine: Machine, plugged: Plugged, place: Placement, options: PlugOptions): Promise<PciFunction> {
+  const what = `plug ${plugged.device.kind} into ${plugged.port} (${plugged.id})`;
+  return machine.innards.trouble.recorder.span('test', what, () => plug(machine, plugged, place, options));
+}
+
+async function plug(machine: Machine, plugged: Plugged, place: Placement, options: PlugOptions): Promise<PciFunction> {
   const { device } = plugged;
   const { guest, qmp } = machine;
   const timeoutMs = options.timeoutMs ?? guest.defaultTimeoutMs;

@@ -21,7 +21,8 @@ export class Plugged {
     const attachment = await device.attach({
       id, directory, qemu, signal: trouble.signal,
       fail: (error) => trouble.raise(error),
-      log: (line) => trouble.log(`${id}: ${line}`),
+      log: (line) => trouble.log(id, line),
+      recorder: trouble.recorder,
     });
     return new Plugged(device, id, port, attachment);
   }

@@ -5,15 +5,21 @@ import { MachineExitError, RootportError, type MachineContext } from '../errors.
 import { faultOf } from '../guest/kernel-fault.ts';
 import { KernelLog, type KernelReport } from '../guest/kernel-log.ts';
 import type { Console } from '../qemu/console.ts';
+import { Recorder, type Lane } from '../recorder.ts';
 import type { QemuProcess } from '../qemu/process.ts';
 import { within } from '../wait.ts';
 
 /** How long a report that has begun is given to end, so that it can be quoted whole. */
 const REPORT_QUIET_MS = 400;
 
+/** What a back end's session says of messages (src/vhost-user/backend.ts). */
+const MESSAGE = 'vhost-user: ';
+
 export class Trouble {
   readonly #controller = new AbortController();
   readonly kernelLog = new KernelLog();
+  /** What happened on the machine. */
+  readonly recorder = new Recorder();
   readonly #deviceLog: string[] = [];
   #process: QemuProcess | undefined;
   #console: Console | undefined;
@@ -40,7 +46,10 @@ export class Trouble {
         this.raise(this.#suspected(process.exitError(exit, this.#leaving ? 'as it was told to' : 'unexpectedly')));
       });
     });
-    console.onLine(({ text }) => this.kernelLog.line(text));
+    console.onLine(({ text }) => {
+      this.recorder.note('console', text);
+      this.kernelLog.line(text);
+    });
     // The end of a report is when it can be quoted whole; but a dying kernel may not get that far.
     this.kernelLog.onStart((report) => { if (report.fatal) setTimeout(() => this.#fault(report), REPORT_QUIET_MS).unref(); });
     this.kernelLog.onReport((report) => { if (report.fatal) this.#fault(report); });
@@ -78,8 +87,11 @@ export class Trouble {
     return this.signal.reason as Error ?? new Error('the machine is gone');
   }
 
-  log(line: string): void {
-    this.#deviceLog.push(line);
+  /** A line of a device's back end, by the device's id. */
+  log(id: string, text: string): void {
+    const [lane, said]: [Lane, string] = text.startsWith(MESSAGE) ? ['vhost-user', text.slice(MESSAGE.length)] : ['device', text];
+    this.recorder.note(lane, `${id}: ${said}`);
+    this.#deviceLog.push(`${id}: ${text}`);
     if (this.#deviceLog.length > 10_000) this.#deviceLog.shift();
   }
 

@@ -36,9 +36,12 @@ export interface Leftover {
   readonly what: string;
 }
 
-export async function unplugDevice(
-  machine: Machine, plugged: Plugged, fn: PciFunction, options: UnplugOptions,
-): Promise<UnplugReport> {
+export function unplugDevice(machine: Machine, plugged: Plugged, fn: PciFunction, options: UnplugOptions): Promise<UnplugReport> {
+  const what = `unplug ${plugged.device.kind} from ${plugged.port} (${plugged.id}, ${fn.bdf})`;
+  return machine.innards.trouble.recorder.span('test', what, () => unplug(machine, plugged, fn, options));
+}
+
+async function unplug(machine: Machine, plugged: Plugged, fn: PciFunction, options: UnplugOptions): Promise<UnplugReport> {
   const { qmp, guest } = machine;
   const { id, attachment } = plugged;
   const timeoutMs = options.timeoutMs ?? guest.defaultTimeoutMs;

@@ -1,5 +1,6 @@
 // What a device hands to the machine so that QEMU can be given it: the machine knows no device by name.
 
+import type { Recorder } from '../recorder.ts';
 import type { QemuVersion } from './versions.ts';
 
 export type PropertyValue = string | number | boolean;
@@ -38,6 +39,8 @@ export interface AttachSite {
   readonly signal?: AbortSignal;
   /** Add a line to the device's log, shown with the machine's errors. */
   readonly log: (line: string) => void;
+  /** Where the device's rings and interrupts are recorded, under its id; absent: nowhere. */
+  readonly recorder?: Recorder;
 }
 
 /** Interrupts as the device's own side counts them: the first witness. */

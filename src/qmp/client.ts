@@ -4,6 +4,7 @@
 import type { Duplex } from 'node:stream';
 import { ProtocolError, QmpError, UsageError } from '../errors.ts';
 import { sendMessage } from '../native/index.ts';
+import { firstLine, type Recorder } from '../recorder.ts';
 import { within } from '../wait.ts';
 import { QmpEvents } from './events.ts';
 import type { ExpectEventOptions, QmpEventRecord } from './events.ts';
@@ -21,6 +22,8 @@ export interface QmpConnectOptions {
    * rejects with the answer. Left out, or silent for two seconds: a ProtocolError that names the end.
    */
   readonly endReason?: () => Error | PromiseLike<Error>;
+  /** Told of every command with its answer's time, and of every event. */
+  readonly recorder?: Recorder;
 }
 
 export interface ExecuteOptions {
@@ -114,14 +117,20 @@ export class QmpClient {
     const answer = new Promise<unknown>((resolve, reject) => {
       this.#commands.set(id, { command: message, resolve, reject });
     });
+    const ended = this.#options.recorder?.begin('qmp', textOf(message));
     if (options.fds === undefined) this.#stream.write(line);
     else sendWithFds(this.#stream, line, options.fds);
     try {
-      return (await within(answer, {
+      const value = (await within(answer, {
         timeoutMs: options.timeoutMs ?? this.#options.timeoutMs,
         what: `QEMU's answer to QMP ${summaryOf(message)}`,
         signal: options.signal,
       })) as T;
+      ended?.();
+      return value;
+    } catch (error) {
+      ended?.(firstLine(error));
+      throw error;
     } finally {
       if (this.#commands.delete(id)) this.#abandoned.add(id);
     }
@@ -194,6 +203,8 @@ export class QmpClient {
       this.#greeted.resolve(message.greeting);
       this.#greeted = undefined;
     } else if (message.kind === 'event') {
+      const { event, data } = message.event;
+      this.#options.recorder?.note('qmp', `event ${event}`, data === undefined ? undefined : JSON.stringify(data));
       this.#events.occurred(message.event);
     } else {
       this.#answered(message, line);
@@ -250,6 +261,12 @@ function lineOf(message: QmpCommand): string {
 function summaryOf({ execute, arguments: args }: QmpCommand): string {
   const line = execute === 'human-monitor-command' ? args?.['command-line'] : undefined;
   return typeof line === 'string' ? `${execute} "${line}"` : execute;
+}
+
+/** For the record: the command with its arguments. */
+function textOf(message: QmpCommand): string {
+  const { execute, arguments: args } = message;
+  return args === undefined || execute === 'human-monitor-command' ? summaryOf(message) : `${execute} ${JSON.stringify(args)}`;
 }
 
 /** Node cannot send descriptors: written to the socket itself, after what Node has written already. */

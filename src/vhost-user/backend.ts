@@ -7,7 +7,9 @@ import { UnixListener } from '../native/unix-listener.ts';
 import type { VirtioDevice } from '../virtio/device.ts';
 import type { Virtqueue } from '../virtio/virtqueue.ts';
 import { within } from '../wait.ts';
+import type { Recorder } from '../recorder.ts';
 import type { ChannelOutcome } from './backend-channel.ts';
+import { RingRecord } from './ring-record.ts';
 import { Session } from './session.ts';
 
 /** What becomes of an interrupt that the device fired on a queue: a broken device's means of breaking. */
@@ -30,6 +32,8 @@ export interface VhostUserBackendOptions {
   readonly drainTimeoutMs?: number;
   /** Where interrupts that were fired are counted, one number a queue: memory that another thread looks at. */
   readonly firedCounts?: Uint32Array;
+  /** Where its rings and interrupts are recorded, under this name. */
+  readonly record?: { readonly recorder: Recorder; readonly name: string };
 }
 
 export class VhostUserBackend {
@@ -41,6 +45,7 @@ export class VhostUserBackend {
   readonly #fired: Uint32Array;
   readonly #signalled: Uint32Array;
   readonly #kicked: Uint32Array;
+  readonly #record: RingRecord | undefined;
   #configChanges = 0;
   #session: Session | undefined;
   /** A front end that connected while the last one's session was still ending. */
@@ -75,6 +80,7 @@ export class VhostUserBackend {
     this.#signalled = new Uint32Array(queueCount);
     this.#kicked = new Uint32Array(queueCount);
     this.#side = side;
+    this.#record = options.record && new RingRecord(options.record.recorder, options.record.name);
     this.#begin();
   }
 
@@ -156,6 +162,7 @@ export class VhostUserBackend {
   signal(queueIndex: number): void {
     if (!this.#signal(queueIndex)) throw new UsageError(`vhost-user: queue ${queueIndex} has no call eventfd to signal`);
     this.#fired[queueIndex] = (this.#fired[queueIndex] ?? 0) + 1;
+    this.#record?.fired(queueIndex);
   }
 
   /**
@@ -252,7 +259,11 @@ export class VhostUserBackend {
       drainTimeoutMs: this.#options.drainTimeoutMs ?? 5000,
       events: {
         called: (index) => this.#called(index),
-        kicked: (index, count) => void (this.#kicked[index] = (this.#kicked[index] ?? 0) + count),
+        kicked: (index, count) => {
+          this.#kicked[index] = (this.#kicked[index] ?? 0) + count;
+          this.#record?.kicked(index, count);
+        },
+        looked: (index, queue) => this.#record?.looked(index, queue),
         started: () => this.#wake(),
         log: (line) => this.#options.log?.(`vhost-user: ${line}`),
         error: (error) => this.#options.onError?.(error),
@@ -279,6 +290,11 @@ export class VhostUserBackend {
   /** The hot path's end: from a completed request to the driver's interrupt. */
   #called(index: number): void {
     this.#fired[index] = (this.#fired[index] ?? 0) + 1;
+    if (this.#record !== undefined) {
+      this.#record.fired(index);
+      const queue = this.queue(index);
+      if (queue !== undefined) this.#record.looked(index, queue);
+    }
     if (this.beforeCall === undefined) {
       this.#signal(index);
       return;
@@ -294,6 +310,7 @@ export class VhostUserBackend {
   #signal(index: number): boolean {
     if (this.#session?.signal(index) !== true) return false;
     this.#signalled[index] = (this.#signalled[index] ?? 0) + 1;
+    this.#record?.called(index);
     return true;
   }
 }

@@ -28,6 +28,8 @@ export interface RingOwner {
   called(index: number): void;
   /** Kicks were seen. */
   kicked(index: number, count: number): void;
+  /** The device has had its turn at the ring. */
+  looked(index: number, queue: Virtqueue): void;
   started(index: number): void;
   /** The ring or its driver misbehaved; the ring is stopped, the session goes on. */
   broken(index: number, error: ProtocolError): void;
@@ -166,6 +168,7 @@ export class Ring {
     if (queue === undefined || !this.#enabled || this.#paused) return;
     try {
       this.#owner.device.process(this.index, queue);
+      this.#owner.looked(this.index, queue);
     } catch (error) {
       this.#owner.deviceFailed(error);
       queue.break(new ProtocolError(`vhost-user: the device failed on queue ${this.index}: ${String(error)}`, { cause: error }));

@@ -27,6 +27,8 @@ import type { Handlers, SessionState } from './session-state.ts';
 export interface SessionEvents {
   called(index: number): void;
   kicked(index: number, count: number): void;
+  /** The device has had its turn at a ring. */
+  looked(index: number, queue: Virtqueue): void;
   started(index: number): void;
   log(line: string): void;
   /** A ring, a message or the device went wrong. */
@@ -128,6 +130,9 @@ export class Session implements RingOwner, SessionState {
   }
   kicked(index: number, count: number): void {
     this.#options.events.kicked(index, count);
+  }
+  looked(index: number, queue: Virtqueue): void {
+    this.#options.events.looked(index, queue);
   }
   started(index: number): void {
     this.#options.events.started(index);

@@ -7,6 +7,7 @@ import { execa } from 'execa';
 import { encodeMessage } from '../../dist/vhost-user/codec.js';
 import { VhostUserBackend } from '../../dist/vhost-user/index.js';
 import { REQUESTS } from '../../dist/vhost-user/requests.js';
+import { Recorder } from '../../dist/recorder.js';
 import { closeFd, connectUnix, createEventfd, createMemfd, mapFile, sendMessage, unmapFile } from '../../dist/native/index.js';
 import { steer } from '../../dist/virtio/queue-gate.js';
 import { ratios, spread, verdict } from './statistics.mjs';
@@ -53,7 +54,7 @@ class Answerer {
 /** Our back end on this ring, as a front end sets it up. */
 async function serve(directory, { fds: [memory, kick, call] }) {
   const steered = steer(new Answerer());
-  const backend = VhostUserBackend.listen({ path: join(directory, 's'), device: steered.device, onError: (error) => { throw error; } });
+  const backend = VhostUserBackend.listen({ path: join(directory, 's'), device: steered.device, onError: (error) => { throw error; }, record: { recorder: new Recorder(), name: 'dev0' } });
   backend.beforeCall = steered.beforeCall;
   const socket = connectUnix(backend.path);
   const send = (name, payload, with_ = []) => sendMessage(socket, encodeMessage(REQUESTS[name].id, 0, REQUESTS[name].payload, payload), with_);

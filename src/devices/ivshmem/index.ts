@@ -4,6 +4,7 @@
 import { join } from 'node:path';
 import { UsageError } from '../../errors.ts';
 import { IVSHMEM_VECTORS_MAX, IvshmemServer } from '../../ivshmem/index.ts';
+import type { Tally } from '../../recorder.ts';
 import type { Attachment, AttachSite, Device } from '../../qemu/attachment.ts';
 
 export interface IvshmemOptions {
@@ -32,6 +33,7 @@ export class Ivshmem implements Device {
   readonly vectors: number;
   readonly #options: IvshmemOptions;
   #server: IvshmemServer | undefined;
+  #fires: ((vector: number) => void) | undefined;
 
   constructor(options: IvshmemOptions) {
     this.#options = options;
@@ -44,6 +46,7 @@ export class Ivshmem implements Device {
   /** Fire a vector once. Fires less than 1 ms apart may merge: the eventfd counts them as one. */
   fire(vector: number): void {
     this.#plugged().fire(vector);
+    this.#fires?.(vector);
   }
 
   /** The shared memory (BAR2), mapped here. */
@@ -60,6 +63,7 @@ export class Ivshmem implements Device {
       onError: site.fail, log: site.log, ...(onDoorbell === undefined ? {} : { onDoorbell }),
     });
     this.#server = server;
+    this.#fires = firesOf(site);
     const chardev = `${site.id}-chardev`;
     return {
       driver: 'ivshmem-doorbell',
@@ -83,6 +87,12 @@ export class Ivshmem implements Device {
     if (this.#server === undefined) throw new UsageError('this ivshmem device is not plugged', { hint: 'await vm.plug(device) first' });
     return this.#server;
   }
+}
+
+/** The recorder's tally of each vector. */
+function firesOf({ recorder, id }: AttachSite): ((vector: number) => void) | undefined {
+  const tallies: Tally[] = [];
+  return recorder && ((vector) => (tallies[vector] ??= recorder.tally('interrupt', `${id} vector ${vector}: fired`)).hit(1, performance.now()));
 }
 
 export function ivshmem(options: IvshmemOptions = {}): Ivshmem {

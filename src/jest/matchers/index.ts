@@ -1,4 +1,5 @@
 // The matchers by name, for expect.extend, and their types for both of Jest's `expect`s.
+import { recorded } from './recorded.ts';
 import { toBeMappedAt, type MappingClaim } from './to-be-mapped-at.ts';
 import { toHaveBar, type BarClaim } from './to-have-bar.ts';
 import { toHaveCleanLog, type CleanLogClaim } from './to-have-clean-log.ts';
@@ -6,7 +7,14 @@ import { toHaveDelivered, type DeliveryClaim } from './to-have-delivered.ts';
 import { toHaveMsix, type MsixClaim } from './to-have-msix.ts';
 import { toLeaveNothingBehind } from './to-leave-nothing-behind.ts';
 
-export const matchers = { toBeMappedAt, toHaveBar, toHaveCleanLog, toHaveDelivered, toHaveMsix, toLeaveNothingBehind };
+export const matchers = {
+  toBeMappedAt: recorded('toBeMappedAt', toBeMappedAt),
+  toHaveBar: recorded('toHaveBar', toHaveBar),
+  toHaveCleanLog: recorded('toHaveCleanLog', toHaveCleanLog),
+  toHaveDelivered: recorded('toHaveDelivered', toHaveDelivered),
+  toHaveMsix: recorded('toHaveMsix', toHaveMsix),
+  toLeaveNothingBehind: recorded('toLeaveNothingBehind', toLeaveNothingBehind),
+};
 export type { BarClaim, CleanLogClaim, DeliveryClaim, MappingClaim, MsixClaim };
 
 /** Each prints what every witness says, side by side, when it fails. */

@@ -1,0 +1,44 @@
+// A matcher as a step of the test: from its call to its verdict, and what it printed when it failed, in the recorder
+// of the machine that it was asked of.
+import type { MatcherContext } from 'expect';
+import { PciFunction } from '../../machine/pci-function.ts';
+import type { Machine } from '../../machine/machine.ts';
+import { firstLine } from '../../recorder.ts';
+import { currentTest } from '../current-test.ts';
+import { machineOf, machinesOf } from '../scene.ts';
+import type { MatcherResult } from './format.ts';
+
+type Matcher<A extends unknown[]> = (this: MatcherContext, received: unknown, ...claim: A) => MatcherResult | Promise<MatcherResult>;
+
+export function recorded<A extends unknown[], M extends Matcher<A>>(name: string, matcher: M & Matcher<A>): M {
+  return function (this: MatcherContext, received: unknown, ...claim: A) {
+    const end = sceneOf(received)?.innards.trouble.recorder.begin('test', `expect ${this.isNot === true ? 'not ' : ''}${name}${textOf(claim)}`);
+    const told = (result: MatcherResult): MatcherResult => {
+      end?.(result.pass === (this.isNot !== true) ? undefined : result.message());
+      return result;
+    };
+    const failed = (error: unknown): never => {
+      end?.(firstLine(error));
+      throw error;
+    };
+    try {
+      const result = matcher.call(this, received, ...claim);
+      return result instanceof Promise ? result.then(told, failed) : told(result);
+    } catch (error) {
+      return failed(error);
+    }
+  } as M;
+}
+
+/** The machine of what was given; of an unplug's report, the test's. */
+function sceneOf(received: unknown): Machine | undefined {
+  if (received instanceof PciFunction) return received.machine;
+  const record = currentTest();
+  return machineOf(received) ?? (record === undefined ? undefined : machinesOf(record).at(-1));
+}
+
+function textOf(claim: readonly unknown[]): string {
+  const [first] = claim;
+  if (first === undefined) return '';
+  return ` ${JSON.stringify(first, (_key, value: unknown) => (typeof value === 'bigint' || value instanceof RegExp ? String(value) : value))}`;
+}
