@@ -92,8 +92,8 @@ export class BareMachine {
    */
   plug(device: Device, { port: wanted }: { readonly port?: string } = {}): Promise<BareFunction> {
     return this.scene(async () => {
-      const { ports, plugged: all, directory, trouble, qemu } = this.#innards;
-      const port = freePort(ports, all, wanted);
+      const { plugged: all, directory, trouble, qemu } = this.#innards;
+      const { port } = freePort(this.#innards, all, wanted);
       const plugged = await Plugged.attach(device, { id: `dev${this.#nextId++}`, port, directory, trouble, qemu: { version: qemu.version, accel: 'tcg' } });
       all.push(plugged);
       try {

@@ -9,11 +9,11 @@ import type { ProbeEvent } from '../guest/probe-protocol.ts';
 import { SshConnection, type SshTarget } from '../guest/ssh.ts';
 import { buildModule, type BuiltModule } from '../image/index.ts';
 import type { Device } from '../qemu/attachment.ts';
-import { placement } from '../qemu/command-line.ts';
 import type { Console } from '../qemu/console.ts';
 import type { MachinePreset } from '../qemu/preset.ts';
 import type { QemuProcess } from '../qemu/process.ts';
 import type { QmpClient } from '../qmp/client.ts';
+import { removeBackends } from './device-backends.ts';
 import { rememberPlug, traceBefore } from './interrupt-witnesses.ts';
 import type { MachineShape } from './launch.ts';
 import type { Parts } from './parts.ts';
@@ -48,6 +48,12 @@ export class Machine {
   readonly console: Console;
   readonly #innards: MachineInnards;
   readonly #functions = new Map<Plugged, PciFunction>();
+  /** Ports of devices whose back ends are being started. */
+  readonly #reserved: { readonly port: string }[] = [];
+  readonly #unplugs = new Map<Plugged, Promise<UnplugReport>>();
+  /** Devices that went without an unplug that waited, and their ends under way. */
+  readonly #departed = new WeakSet<Device>();
+  readonly #departures = new Set<Promise<void>>();
   #nextId: number;
   #probe: Promise<Probe> | undefined;
   #closed: Promise<void> | undefined;
@@ -61,6 +67,10 @@ export class Machine {
     this.guest.scene = (error) => this.#onScene(error);
     this.guest.recorder = innards.trouble.recorder;
     innards.trouble.suspicion = () => this.#suspicion();
+    innards.qmp.on('DEVICE_DELETED', ({ data }) => {
+      const plugged = innards.plugged.find(({ id }) => id === data?.['device']);
+      if (plugged !== undefined) this.#onDeleted(plugged);
+    });
   }
 
   /** What was chosen and why, one line. */
@@ -87,15 +97,18 @@ export class Machine {
    */
   async plug(device: Device, options: PlugOptions = {}): Promise<PciFunction> {
     return this.#scene(async () => {
-      const port = freePort(this.#innards.ports, this.#innards.plugged, options.port);
-      const { parts, directory, trouble } = this.#innards;
+      const { parts, directory, trouble, plugged: all } = this.#innards;
+      const id = options.id ?? `dev${this.#nextId++}`;
+      if (all.some((one) => one.id === id)) throw new UsageError(`there is a device with the id ${id} already`);
+      const free = freePort(this.#innards, [...all, ...this.#reserved], options.port);
+      this.#reserved.push(free);
       const plugged = await Plugged.attach(device, {
-        id: `dev${this.#nextId++}`, port, directory, trouble, qemu: { version: parts.qemu.version, accel: parts.accelerator.name },
-      });
-      this.#innards.plugged.push(plugged);
+        id, port: free.port, directory, trouble, qemu: { version: parts.qemu.version, accel: parts.accelerator.name },
+      }).finally(() => this.#reserved.splice(this.#reserved.indexOf(free), 1));
+      all.push(plugged);
       try {
         rememberPlug(plugged, await traceBefore(this));
-        const fn = await plugDevice(this, plugged, placement(this.#innards.preset, port), options);
+        const fn = await plugDevice(this, plugged, free.place, options);
         this.#functions.set(plugged, fn);
         return fn;
       } catch (error) {
@@ -107,16 +120,27 @@ export class Machine {
 
   /**
    * Unplug it the orderly way: the guest is asked to let go, and QEMU says when it is gone. The report
-   * tells what every side still shows of it: give it to `toLeaveNothingBehind`.
-   * @throws DeadlineError when the guest does not let go (a refusal is silence)
+   * tells what every side still shows of it: give it to `toLeaveNothingBehind`. Of a device that is being
+   * unplugged already, that unplug's report.
+   * @throws DeadlineError when the guest does not let go (a refusal is silence). The device stays plugged then;
+   * should the guest let go of it later, its port is free.
    */
   async unplug(device: Device | PciFunction, options: UnplugOptions = {}): Promise<UnplugReport> {
     return this.#scene(async () => {
       const plugged = this.#find(device);
-      const fn = await this.#functionOf(plugged);
-      const report = await unplugDevice(this, plugged, fn, options);
-      await this.#forget(plugged);
-      return report;
+      const underWay = this.#unplugs.get(plugged);
+      if (underWay !== undefined) {
+        if (Object.keys(options).length > 0) throw new UsageError('that device is being unplugged already');
+        return underWay;
+      }
+      const unplug = (async () => unplugDevice(this, plugged, await this.#functionOf(plugged), options))();
+      this.#unplugs.set(plugged, unplug);
+      try {
+        return await unplug;
+      } finally {
+        this.#unplugs.delete(plugged);
+        if (plugged.deleted) await this.#forget(plugged);
+      }
     });
   }
 
@@ -162,7 +186,7 @@ export class Machine {
       trouble.raise(new MachineExitError('the machine was closed', undefined, undefined));
       guest.close();
       qmp.close();
-      await Promise.all(plugged.map((one) => one.detach()));
+      await Promise.all([...this.#departures, ...plugged.map((one) => one.detach())]);
     })();
     return this.#closed;
   }
@@ -184,9 +208,25 @@ export class Machine {
     const found = device instanceof PciFunction ? device.plugged
       : this.#innards.plugged.find((one) => one.device === device);
     if (found === undefined || !this.#innards.plugged.includes(found)) {
-      throw new UsageError('that device is not plugged into this machine');
+      const isGone = !(device instanceof PciFunction) && this.#departed.has(device);
+      throw new UsageError('that device is not plugged into this machine', isGone ? { hint: 'the guest let go of it without an unplug that waited' } : {});
     }
     return found;
+  }
+
+  /** An unplug that waits sees to what is left. Else the guest let go late, or of itself: the device's end is here. */
+  #onDeleted(plugged: Plugged): void {
+    plugged.deleted = true;
+    if (this.#unplugs.has(plugged)) return;
+    const { trouble, plugged: all } = this.#innards;
+    const { id, device } = plugged;
+    all.splice(all.indexOf(plugged), 1);
+    this.#departed.add(device);
+    trouble.log(`${id}: QEMU let go of ${device.kind} in ${plugged.port}, and no unplug was waiting`);
+    const end = plugged.release(() => removeBackends(this, plugged, this.guest.defaultTimeoutMs)).catch((error: unknown) => trouble.log(`${id}: ${error instanceof RootportError ? error.summary : String(error)}`))
+      .then(() => this.#forget(plugged))
+      .finally(() => this.#departures.delete(end));
+    this.#departures.add(end);
   }
 
   async #forget(plugged: Plugged): Promise<void> {

@@ -5,10 +5,16 @@ import { addDevice } from './device-backends.ts';
 import type { Machine } from './machine.ts';
 import { PciFunction } from './pci-function.ts';
 import type { Plugged } from './plugged.ts';
+import type { BusPlace } from './ports.ts';
 
 export interface PlugOptions {
-  /** Which port (`rp1`); default: the first free one. */
-  readonly port?: string;
+  /**
+   * Which port (`rp1`), or a place on a bus that `extraArgs` made, behind a bridge or a switch:
+   * `{ bus: 'br1', addr: '0x3' }`. Default: the first free port.
+   */
+  readonly port?: string | BusPlace;
+  /** QEMU's id of the device; default dev0, dev1, ... One that was used before is good again once its device is gone. */
+  readonly id?: string;
   /** Wait for the guest to have it, and its driver. False: only for QEMU. Default true. */
   readonly waitForGuest?: boolean;
   readonly timeoutMs?: number;

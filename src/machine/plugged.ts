@@ -12,6 +12,9 @@ export interface PluggedSite {
 
 export class Plugged {
   #detached: Promise<void> | undefined;
+  #released: Promise<void> | undefined;
+  /** QEMU said DEVICE_DELETED: its port is free, whoever asked for that. */
+  deleted = false;
 
   private constructor(
     readonly device: Device, readonly id: string, readonly port: string, readonly attachment: Attachment,
@@ -25,6 +28,12 @@ export class Plugged {
       recorder: trouble.recorder,
     });
     return new Plugged(device, id, port, attachment);
+  }
+
+  /** What QEMU holds beside the device is taken back, by whoever comes first after DEVICE_DELETED; once. */
+  release(removeBackends: () => Promise<void>): Promise<void> {
+    this.#released ??= removeBackends();
+    return this.#released;
   }
 
   /** Stop its back end; once. */

@@ -13,6 +13,9 @@ const SETUP = [
   `echo 1 >${TRACING}/events/rootport/enable; }`,
 ].join('\n');
 
+/** `  kworker/0:1-14  [000] .....  5.1: remove_begin: (pci_device_remove+0x0/0xb0) bdf="0000:01:00.0"` */
+const LINE = /^.*-(\d+) +(?:\([^)]*\) +)?\[\d+\].*? remove_(begin|end): (.*)$/;
+
 export interface Removal {
   readonly bdf: string;
   /** False: pci_device_remove was entered and has not returned. */
@@ -32,18 +35,18 @@ export async function armRemovalTrace(shell: GuestShell): Promise<boolean> {
 
 /** The removals since the probes were armed, in order. */
 export async function readRemovals(shell: GuestShell): Promise<Removal[]> {
-  const { stdout } = await shell.run(`grep -o 'remove_[be].*' ${TRACING}/trace || :`);
-  const removals: Removal[] = [];
+  const { stdout } = await shell.run(`grep 'remove_[be]' ${TRACING}/trace || :`);
+  const removals: (Removal & { readonly task: string })[] = [];
   for (const line of stdout.split('\n')) {
-    const begun = /^remove_begin: .*bdf="([^"]+)"/.exec(line);
-    if (begun !== null) removals.push({ bdf: begun[1] ?? '', returned: false });
-    else if (/^remove_end:/.test(line)) {
-      const open = removals.findLastIndex((one) => !one.returned);
-      const at = removals[open];
-      if (at !== undefined) removals[open] = { ...at, returned: true };
-    }
+    const [, task, kind, rest = ''] = LINE.exec(line) ?? [];
+    if (task === undefined) continue;
+    if (kind === 'begin') removals.push({ bdf: /bdf="([^"]+)"/.exec(rest)?.[1] ?? '', returned: false, task });
+    // Several devices are removed at once, each by a task of its own; within one a bridge's ends after what is behind it.
+    const open = kind === 'end' ? removals.findLastIndex((one) => one.task === task && !one.returned) : -1;
+    const at = removals[open];
+    if (at !== undefined) removals[open] = { ...at, returned: true };
   }
-  return removals;
+  return removals.map(({ bdf, returned }) => ({ bdf, returned }));
 }
 
 /** A shell condition that holds once pci_device_remove was entered for the function more often than `times`. */

@@ -3,9 +3,11 @@ import { DeadlineError, QmpError, UsageError } from '../errors.ts';
 import { findByQdevId, type QueryPciBus } from '../pci/query-pci.ts';
 import { removeBackends } from './device-backends.ts';
 import type { Machine } from './machine.ts';
+import type { QmpClient } from '../qmp/client.ts';
 import type { PciFunction } from './pci-function.ts';
 import type { Plugged } from './plugged.ts';
 import { armRemovalTrace, readRemovals, removalBegan } from './removal-trace.ts';
+import { pullCard } from './surprise.ts';
 
 export interface UnplugOptions {
   readonly timeoutMs?: number;
@@ -14,13 +16,23 @@ export interface UnplugOptions {
    * happens in the middle of the unplug. A UsageError where the kernel has no kprobes to tell.
    */
   readonly whenRemoving?: () => void | Promise<void>;
+  /**
+   * What makes the device go, in place of QMP's device_del: the guest that cuts its slot's power, say, or a device_del
+   * to a machine that stands still. It runs once everything is watched.
+   */
+  readonly request?: () => unknown;
+  /**
+   * Pull the card without a word before: the guest finds it gone, and the driver's remove() runs without its device.
+   * UsageError where the machine has no native hot-plug (q35NativeHotplug has). Default false.
+   */
+  readonly surprise?: boolean;
 }
 
 /** What the three sides say of an unplug; `leftovers` is empty when nothing was left behind. */
 export interface UnplugReport {
   readonly bdf: string;
   readonly kind: string;
-  /** Milliseconds from device_del to DEVICE_DELETED. */
+  /** Milliseconds from device_del (or what took its place) to DEVICE_DELETED. */
   readonly deletedAfterMs: number;
   /** The driver that was bound before; undefined when there was none. */
   readonly driver: string | undefined;
@@ -59,8 +71,11 @@ async function unplug(machine: Machine, plugged: Plugged, fn: PciFunction, optio
     timeoutMs, what, signal: AbortSignal.any([machine.signal, over.signal]),
   });
   const beganAt = performance.now();
-  const gone = await qmp.execute('device_del', { id }).then(() => false, alreadyGone);
+  let gone = false;
   try {
+    if (options.surprise === true) await pullCard(machine, plugged.port);
+    else if (options.request !== undefined) await options.request();
+    else gone = await requestRemoval(qmp, id);
     if (!gone && options.whenRemoving !== undefined) {
       const times = earlier.filter((one) => one.bdf === fn.bdf).length;
       await guest.until(removalBegan(fn.bdf, times), `the guest to begin to remove the driver of ${fn.bdf}`, timeoutMs);
@@ -73,7 +88,7 @@ async function unplug(machine: Machine, plugged: Plugged, fn: PciFunction, optio
     over.abort();
   }
   const deletedAfterMs = performance.now() - beganAt;
-  await removeBackends(machine, plugged, timeoutMs);
+  await plugged.release(() => removeBackends(machine, plugged, timeoutMs));
   await guest.until(`[ ! -e ${fn.sysfs} ]`, `the guest to drop ${fn.sysfs}`, timeoutMs);
   const removals = traced ? (await readRemovals(guest.shell)).slice(earlier.length) : [];
   return {
@@ -86,10 +101,19 @@ async function unplug(machine: Machine, plugged: Plugged, fn: PciFunction, optio
   };
 }
 
-/** An unplug that was given up can end later: the guest let go after all. Then there is no event to wait for. */
-function alreadyGone(error: unknown): true {
-  if (error instanceof QmpError && error.errorClass === 'DeviceNotFound') return true;
-  throw error;
+/**
+ * device_del. True: there is no event to wait for, since an earlier unplug that was given up ended after all. With
+ * native hot-plug QEMU refuses a second one while the first is under way: then that one is waited for.
+ */
+async function requestRemoval(qmp: QmpClient, id: string): Promise<boolean> {
+  try {
+    await qmp.execute('device_del', { id });
+  } catch (error) {
+    if (!(error instanceof QmpError)) throw error;
+    if (error.errorClass === 'DeviceNotFound') return true;
+    if (!error.description.includes('already in the process of unplug')) throw error;
+  }
+  return false;
 }
 
 /** The same with a hint: what is known to keep a device from going. */

@@ -1,12 +1,14 @@
-// Lines as ftrace writes them (6.1), cut as the guest's grep cuts them.
+// Lines as ftrace writes them (6.1).
 import { expect, test } from '@jest/globals';
 import { GuestCommandError, ProtocolError } from '../../src/errors.ts';
 import type { GuestShell } from '../../src/guest/kept-shell.ts';
 import { armRemovalTrace, readRemovals } from '../../src/machine/removal-trace.ts';
 
 const says = (stdout: string): GuestShell => ({ run: async () => ({ stdout, stderr: '' }) });
-const begin = (bdf: string): string => `remove_begin: (pci_device_remove+0x0/0xb0) bdf="${bdf}"\n`;
-const end = 'remove_end: (device_release_driver_internal+0x19c/0x200 <- pci_device_remove)\n';
+const at = (task: number): string => `     kworker/0:1-${task}      [000] .....     4.458332: `;
+const begin = (bdf: string, task = 14): string => `${at(task)}remove_begin: (pci_device_remove+0x0/0xb0) bdf="${bdf}"\n`;
+const endOf = (task: number): string => `${at(task)}remove_end: (device_release_driver_internal+0x19c/0x200 <- pci_device_remove)\n`;
+const end = endOf(14);
 
 test('no line, no removal', async () => {
   expect(await readRemovals(says(''))).toEqual([]);
@@ -21,6 +23,12 @@ test('a removal that was entered and left has returned; one that was only entere
 test('one inside another ends before it', async () => {
   expect(await readRemovals(says(begin('0000:00:10.0') + begin('0000:01:00.0') + end))).toEqual([
     { bdf: '0000:00:10.0', returned: false }, { bdf: '0000:01:00.0', returned: true },
+  ]);
+});
+
+test('of two that tasks of their own remove at once, each ends for itself', async () => {
+  expect(await readRemovals(says(begin('0000:01:00.0', 14) + begin('0000:02:00.0', 99) + endOf(14)))).toEqual([
+    { bdf: '0000:01:00.0', returned: true }, { bdf: '0000:02:00.0', returned: false },
   ]);
 });
 
