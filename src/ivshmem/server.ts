@@ -143,6 +143,8 @@ export class IvshmemServer {
       while (this.#client !== undefined && unreadBytes(this.#client.fd) > 0 && !over.signal.aborted) {
         await new Promise((resolve) => setTimeout(resolve, READ_CHECK_MS));
       }
+      // What QEMU did not read is gone with it too: let the socket say that it left. Two turns have a poll between them.
+      for (let turn = 0; turn < 2; turn += 1) await new Promise((resolve) => { setImmediate(resolve); });
       if (this.#client === undefined) throw new ProtocolError('QEMU left the ivshmem server before it had read its vectors');
     };
     const what = `QEMU to connect to the ivshmem server at ${this.path} and read its ${this.#options.vectors} vectors`;

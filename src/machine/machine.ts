@@ -222,8 +222,9 @@ export class Machine {
     const { id, device } = plugged;
     all.splice(all.indexOf(plugged), 1);
     this.#departed.add(device);
-    trouble.log(`${id}: QEMU let go of ${device.kind} in ${plugged.port}, and no unplug was waiting`);
-    const end = plugged.release(() => removeBackends(this, plugged, this.guest.defaultTimeoutMs)).catch((error: unknown) => trouble.log(`${id}: ${error instanceof RootportError ? error.summary : String(error)}`))
+    trouble.log(id, `QEMU let go of ${device.kind} in ${plugged.port}, and no unplug was waiting`);
+    const end = plugged.release(() => removeBackends(this, plugged, this.guest.defaultTimeoutMs))
+      .catch((error: unknown) => trouble.log(id, error instanceof RootportError ? error.summary : String(error)))
       .then(() => this.#forget(plugged))
       .finally(() => this.#departures.delete(end));
     this.#departures.add(end);
