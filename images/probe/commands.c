@@ -44,6 +44,7 @@ static const struct command commands[] = {
 	{ "io", "write", 4, 4, "WIDTH BAR OFFSET VALUE", 0, rpp_io_write },
 	{ "bar", "remap", 1, 1, "BAR", 0, rpp_bar_remap },
 	{ "irq", "alloc", 2, 2, "msix|msi|intx COUNT", 0, rpp_irq_alloc },
+	{ "irq", "beside", 1, 1, "msix|msi", 0, rpp_irq_beside },
 	{ "irq", "free", 0, 0, "", OFFLINE, rpp_irq_free },
 	{ "irq", "counts", 0, 2, "[FIRST [COUNT]]", OFFLINE, rpp_irq_counts },
 	{ "irq", "wait", 3, 3, "VECTOR COUNT TIMEOUT_MS", UNLOCKED | OFFLINE, rpp_irq_wait },

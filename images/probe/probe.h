@@ -130,6 +130,7 @@ u64 rpp_register_read(void __iomem *at, unsigned int width);
 void rpp_register_write(void __iomem *at, unsigned int width, u64 value);
 
 int rpp_irq_alloc(struct rpp_function *fn, struct rpp_args *args);
+int rpp_irq_beside(struct rpp_function *fn, struct rpp_args *args);
 int rpp_irq_free(struct rpp_function *fn, struct rpp_args *args);
 int rpp_irq_counts(struct rpp_function *fn, struct rpp_args *args);
 int rpp_irq_wait(struct rpp_function *fn, struct rpp_args *args); /* takes fn->lock itself */

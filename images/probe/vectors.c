@@ -149,6 +149,33 @@ int rpp_irq_alloc(struct rpp_function *fn, struct rpp_args *args)
 	return 0;
 }
 
+/*
+ * irq beside msix|msi: ask the kernel for one vector of that kind beside those of another kind that are allocated.
+ * MSI and MSI-X exclude each other, so the kernel's errno is what the answer should be; should it give one after
+ * all, it is given back and the answer is ok.
+ */
+int rpp_irq_beside(struct rpp_function *fn, struct rpp_args *args)
+{
+	enum rpp_irq_kind kind = !strcmp(args->word[0], kind_names[RPP_IRQ_MSIX]) ? RPP_IRQ_MSIX : RPP_IRQ_MSI;
+	int ret;
+
+	if (strcmp(args->word[0], kind_names[kind]))
+		return rpp_fail(args, -EINVAL, "kinds are msix and msi");
+	if (!fn->vectors || fn->irq_kind == kind)
+		return rpp_fail(args, -EINVAL, "vectors of another kind are to be allocated first");
+	if (capacity(fn, kind) <= 0)
+		return rpp_fail(args, -EOPNOTSUPP, "the function has no %s", kind_names[kind]);
+	ret = pci_alloc_irq_vectors(fn->pdev, 1, 1, kind_flags[kind]);
+	if (ret < 0)
+		return rpp_fail(args, ret, "the kernel gave no %s vector beside %s", kind_names[kind], kind_names[fn->irq_kind]);
+	if (kind == RPP_IRQ_MSIX)
+		pci_disable_msix(fn->pdev);
+	else
+		pci_disable_msi(fn->pdev);
+	rpp_say(args, "ok %d\n", ret);
+	return 0;
+}
+
 int rpp_irq_free(struct rpp_function *fn, struct rpp_args *args)
 {
 	if (!fn->vectors)

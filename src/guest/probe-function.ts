@@ -94,6 +94,14 @@ export class ProbedFunction implements PciAccess {
     return this.counters();
   }
 
+  /**
+   * Ask the guest's kernel for one vector of the other kind beside the allocated ones. MSI and MSI-X exclude each
+   * other: rejects with the kernel's refusal (EINVAL), and anything else is the kernel's fault.
+   */
+  async enableBeside(kind: Exclude<VectorKind, 'intx'>): Promise<void> {
+    await this.#ask(`irq beside ${kind}`);
+  }
+
   async disableVectors(): Promise<void> {
     await this.#ask('irq free');
   }
