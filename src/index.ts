@@ -63,3 +63,6 @@ export { decodeAer, type AerCapability, type CorrectableError, type Uncorrectabl
 export { ConfigImage } from './pci/config-image.ts';
 export { parseDump, parsePciIds, renderLspci, type LspciFunction, type LspciOptions, type PciIds } from './pci/lspci/index.ts';
 export { readPciFunctions } from './guest/pci-functions.ts';
+export { readMsixCapability, type MsixCapability } from './pci/msix.ts';
+export { openVirtioTransport, type VirtioStructure, type VirtioTransport } from './qtest/virtio-transport.ts';
+export { functionsOf, type QueryPciBus, type QueryPciDevice } from './pci/query-pci.ts';

@@ -151,9 +151,10 @@ export class Machine {
 
   /**
    * Bind the test module rootport_probe to a function, taking it from its driver; the module is built
-   * and loaded the first time. The function is then reached through what is returned.
+   * and loaded the first time. The function is then reached through what is returned. One that is no plugged
+   * device's (of extraArgs, of the board) is named by its address: `{ bdf: '0000:03:01.0' }`.
    */
-  async probe(fn: PciFunction): Promise<ProbedFunction> {
+  async probe(fn: Pick<PciFunction, 'bdf'>): Promise<ProbedFunction> {
     return this.#scene(async () => {
       this.#probe ??= Probe.load(this);
       return (await this.#probe).bind(fn.bdf);
