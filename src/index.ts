@@ -14,6 +14,7 @@ export type { DriverBuffer, DriverQueue, VirtioDriver } from './qtest/virtio-dri
 export type { IrqEvent, QtestClient } from './qtest/client.ts';
 export { PciFunction, type GuestResource } from './machine/pci-function.ts';
 export type { PlugOptions } from './machine/plug.ts';
+export type { BusPlace } from './machine/ports.ts';
 export type { Leftover, UnplugOptions, UnplugReport } from './machine/unplug.ts';
 export type { KernelReport, KernelReportKind } from './guest/kernel-log.ts';
 export { KernelLog } from './guest/kernel-log.ts';

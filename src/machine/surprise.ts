@@ -8,6 +8,7 @@ import { PCIE_REGISTER, readPcieCapability, SLOT_CONTROL } from '../pci/pcie.ts'
 import { findByQdevId, type QueryPciBus } from '../pci/query-pci.ts';
 import type { ConfigWidth } from '../pci/access.ts';
 import type { QmpClient } from '../qmp/client.ts';
+import { formatBdf } from '../qtest/config-mechanism.ts';
 import type { Machine } from './machine.ts';
 
 /** Configuration mechanism #1 (PCI Local Bus 3.0, 3.2.2.3.2): the first 256 bytes of a function's config space. */
@@ -15,29 +16,38 @@ const CONFIG_ADDRESS = 0xcf8;
 const CONFIG_DATA = 0xcfc;
 const SIZE_LETTER = { 1: 'b', 2: 'h', 4: 'w' } as const;
 
-/** QEMU deletes what is in the port; its DEVICE_DELETED follows. The guest runs again when this resolves. */
-export async function pullCard(machine: Machine, port: string): Promise<void> {
+/**
+ * QEMU deletes what is in the port; its DEVICE_DELETED follows. The guest runs again when this resolves.
+ * @returns waits until the guest is done with the slot: a card that came earlier would be ejected when the guest, a
+ * second after it cut the power, turns the indicator off
+ */
+export async function pullCard(machine: Machine, port: string): Promise<(timeoutMs: number) => Promise<void>> {
   const { preset, ports } = machine.innards;
   if (preset.hotplug !== 'pciehp' || !ports.includes(port)) {
     throw new UsageError(`a card cannot be pulled out of ${port} of ${preset.name}`, { hint: 'a surprise removal takes native hot-plug: machine: q35NativeHotplug()' });
   }
-  const { qmp } = machine;
+  const { qmp, guest } = machine;
   const at = findByQdevId(await qmp.execute<QueryPciBus[]>('query-pci'), port);
   if (at?.bus === undefined) throw new ProtocolError(`query-pci does not show the port ${port}`);
   const address = (0x80000000 | at.bus << 16 | at.slot << 11 | at.function << 8) >>> 0;
+  const sysfs = `/sys/bus/pci/devices/${formatBdf({ ...at, bus: at.bus })}`;
+  let control = 0;
   await qmp.execute('stop');
   try {
     const selected = await ioRead(qmp, CONFIG_ADDRESS, 4); // the guest may be between its two accesses
     const slot = configOf(qmp, address);
     const found = await readPcieCapability(slot);
     if (found?.slot === undefined) throw new ProtocolError(`${port} has no slot`);
-    const at = found.offset + PCIE_REGISTER.SLOT_CONTROL;
-    await slot.configWrite(at, 2, found.slot.control | SLOT_CONTROL.POWER_OFF | SLOT_CONTROL.POWER_INDICATOR);
-    await slot.configWrite(at, 2, found.slot.control);
+    control = found.offset + PCIE_REGISTER.SLOT_CONTROL;
+    await slot.configWrite(control, 2, found.slot.control | SLOT_CONTROL.POWER_OFF | SLOT_CONTROL.POWER_INDICATOR);
+    await slot.configWrite(control, 2, found.slot.control);
     await ioWrite(qmp, CONFIG_ADDRESS, 4, selected);
   } finally {
     await qmp.execute('cont');
   }
+  // The second byte of Slot Control: power off, indicator off.
+  const done = `[ $(( $(od -An -tu1 -j${control + 1} -N1 ${sysfs}/config) & 7 )) = 7 ]`;
+  return (timeoutMs) => guest.until(done, `the guest to switch the slot ${port} off`, timeoutMs);
 }
 
 function configOf(qmp: QmpClient, address: number): {

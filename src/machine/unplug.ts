@@ -72,8 +72,9 @@ async function unplug(machine: Machine, plugged: Plugged, fn: PciFunction, optio
   });
   const beganAt = performance.now();
   let gone = false;
+  let slotAtRest: ((timeoutMs: number) => Promise<void>) | undefined;
   try {
-    if (options.surprise === true) await pullCard(machine, plugged.port);
+    if (options.surprise === true) slotAtRest = await pullCard(machine, plugged.port);
     else if (options.request !== undefined) await options.request();
     else gone = await requestRemoval(qmp, id);
     if (!gone && options.whenRemoving !== undefined) {
@@ -90,6 +91,7 @@ async function unplug(machine: Machine, plugged: Plugged, fn: PciFunction, optio
   const deletedAfterMs = performance.now() - beganAt;
   await plugged.release(() => removeBackends(machine, plugged, timeoutMs));
   await guest.until(`[ ! -e ${fn.sysfs} ]`, `the guest to drop ${fn.sysfs}`, timeoutMs);
+  await slotAtRest?.(timeoutMs);
   const removals = traced ? (await readRemovals(guest.shell)).slice(earlier.length) : [];
   return {
     bdf: fn.bdf,
