@@ -1,12 +1,14 @@
 // What the test environment knows of the running test, for hooks inside the sandbox: its name and what it
-// has failed with so far. Jest tells environments, not hooks; the two share this record through the
-// sandbox's global object. It holds no machine.
+// has failed with so far; and what they know of it for the environment. Jest tells environments, not hooks; the two
+// share this record through the sandbox's global object. It holds no machine.
+import type { Evidence } from './evidence.ts';
 
 export interface TestRecord {
   /** Describe blocks and title, joined by ' > '. */
   readonly name: string;
   /** Errors so far, as they were thrown; Jest prints their `stack`. */
   readonly errors: readonly unknown[];
+  readonly evidence: Evidence;
 }
 
 const KEY = Symbol.for('rootport.current-test');

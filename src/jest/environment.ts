@@ -2,10 +2,13 @@
 //  - A worker whose Jest was killed (SIGKILL runs no teardown: jest#6029) ends at once, and its machines
 //    with it: they are on a leash to this process.
 //  - Symbol.asyncDispose in the sandbox, for `await using`.
-//  - The running test's name and errors, for useMachine (current-test.ts).
+//  - The running test's name and errors, for useMachine (current-test.ts); and what they know of it, for the report.
 // It boots nothing. Source: Jest docs, "Test environment"; jest-circus event types.
 import { TestEnvironment } from 'jest-environment-node';
-import { setCurrentTest } from './current-test.ts';
+import { setCurrentTest, type TestRecord } from './current-test.ts';
+import { noEvidence } from './evidence.ts';
+import { reportOfWorker } from './report-directory.ts';
+import { writePart } from './report-parts.ts';
 
 /** What is used of jest-circus' events; each carries more. */
 interface TestEntry {
@@ -13,6 +16,8 @@ interface TestEntry {
   readonly parent?: TestEntry;
   /** An error, or an error with the one that knows where it was thrown. */
   readonly errors?: readonly unknown[];
+  /** From 1: a retry counts. */
+  readonly invocations?: number;
 }
 interface TestEvent {
   readonly name: string;
@@ -35,6 +40,15 @@ function endWithParent(): void {
 }
 
 export default class RootportEnvironment extends TestEnvironment {
+  readonly #file: string;
+  #record: TestRecord | undefined;
+  #startedAtMs = 0;
+
+  constructor(...[config, context]: ConstructorParameters<typeof TestEnvironment>) {
+    super(config, context);
+    this.#file = context.testPath;
+  }
+
   override async setup(): Promise<void> {
     await super.setup();
     endWithParent();
@@ -48,16 +62,29 @@ export default class RootportEnvironment extends TestEnvironment {
 
   handleTestEvent(event: TestEvent): void {
     const { test } = event;
-    if (event.name === 'test_start' && test !== undefined) {
-      setCurrentTest(this.global, {
+    if (test === undefined) return;
+    if (event.name === 'test_start') {
+      this.#startedAtMs = performance.now();
+      this.#record = {
         name: titleOf(test),
         get errors() {
           return (test.errors ?? []).map((one) => (Array.isArray(one) ? (one as unknown[])[0] : one));
         },
-      });
+        evidence: noEvidence(),
+      };
+      setCurrentTest(this.global, this.#record);
     } else if (event.name === 'test_done') {
+      this.#tell(test);
       setCurrentTest(this.global, undefined);
     }
+  }
+
+  /** To the reporter, which hears of a test's verdict only. */
+  #tell({ invocations = 1 }: TestEntry): void {
+    const directory = reportOfWorker();
+    if (directory === undefined || this.#record === undefined) return;
+    const { name, errors, evidence } = this.#record;
+    writePart(directory, { file: this.#file, name, attempt: invocations, errors, evidence, startedAtMs: this.#startedAtMs });
   }
 }
 

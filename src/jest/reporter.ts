@@ -1,31 +1,61 @@
 // The reporter of the preset, beside Jest's own: says at the end which tests failed (a claim that does not
-// hold, a fault of the guest) and which errored (everything else), and writes that as JSON where the option
-// `outputFile` or $ROOTPORT_RESULTS says. Tables, logs and repro lines are in the errors' own texts.
+// hold, a fault of the guest) and which errored (everything else), and which are flaky, with the folder that is kept of
+// each and the slowest tests; and writes the report (report/run-report.ts, and its page) where the option `report` or
+// $ROOTPORT_REPORT says, `rootport-report` unless told. Verdicts alone go as JSON where the option `outputFile` or
+// $ROOTPORT_RESULTS says. Tables, logs and repro lines are in the errors' own texts.
 import { mkdirSync, writeFileSync } from 'node:fs';
-import { dirname, relative, resolve } from 'node:path';
+import { dirname, join, relative, resolve } from 'node:path';
+import { pathToFileURL } from 'node:url';
 import type { AggregatedResult, Config, Reporter, TestResult } from '@jest/reporters';
-import { failureOf, outcomeOf, recordOf, renderRecord, type TestOutcome, type TestRecordEntry } from '../report/results.ts';
+import { failureOf, outcomeOf, recordOf, type TestOutcome, type TestRecordEntry } from '../report/results.ts';
+import { countStatuses, type RunReport } from '../report/run-report.ts';
+import { renderForTerminal } from '../report/terminal.ts';
+import { assembleReport, nameOf } from './report-assembly.ts';
+import { beginReport, chosenDirectory, REPORT_FILE } from './report-directory.ts';
+import { takeParts } from './report-parts.ts';
 
 export interface RootportReporterOptions {
   readonly outputFile?: string;
+  /** The report's directory; false: none. */
+  readonly report?: string | false;
 }
+
+const SLOWEST = 5;
 
 export default class RootportReporter implements Pick<Reporter, 'onRunComplete'> {
   readonly #rootDir: string;
   readonly #outputFile: string | undefined;
+  readonly #directory: string | undefined;
+  readonly #shard: string | undefined;
 
-  constructor({ rootDir }: Config.GlobalConfig, { outputFile }: RootportReporterOptions = {}) {
+  constructor({ rootDir, shard }: Config.GlobalConfig, { outputFile, report }: RootportReporterOptions = {}) {
     this.#rootDir = rootDir;
     const chosen = process.env['ROOTPORT_RESULTS'] || outputFile;
     this.#outputFile = chosen === undefined ? undefined : resolve(rootDir, chosen);
+    this.#shard = shard === undefined ? undefined : `${shard.shardIndex}/${shard.shardCount}`;
+    this.#directory = chosenDirectory(rootDir, report);
+    // Here: workers are forked before the run is said to start.
+    if (this.#directory !== undefined) beginReport(this.#directory);
   }
 
-  onRunComplete(_contexts: unknown, { testResults, startTime }: AggregatedResult): void {
-    const record = recordOf(new Date(startTime), testResults.flatMap((result) => this.#entries(result)));
-    if (record.counts.failed + record.counts.errored > 0) process.stderr.write(`\n${renderRecord(record)}\n`);
+  onRunComplete(_contexts: unknown, results: AggregatedResult): void {
+    const report = assembleReport(results, this.#directory === undefined ? [] : takeParts(this.#directory), { rootDir: this.#rootDir, shard: this.#shard });
+    const { failed, errored, flaky } = countStatuses(report.tests);
+    const shown = this.#directory === undefined ? undefined : relative(process.cwd(), this.#directory) || '.';
+    if (failed + errored + flaky > 0 || report.tests.length > SLOWEST) {
+      process.stderr.write(`\n${renderForTerminal(report, { directory: shown, slowest: SLOWEST })}\n`);
+    }
+    if (this.#directory !== undefined) this.#write(this.#directory, report);
     if (this.#outputFile === undefined) return;
+    const record = recordOf(new Date(results.startTime), results.testResults.flatMap((result) => this.#entries(result)));
     mkdirSync(dirname(this.#outputFile), { recursive: true });
     writeFileSync(this.#outputFile, `${JSON.stringify(record, undefined, 2)}\n`);
+  }
+
+  #write(directory: string, report: RunReport): void {
+    const file = join(directory, REPORT_FILE);
+    writeFileSync(file, `${JSON.stringify(report)}\n`);
+    process.stderr.write(`rootport: the report is ${pathToFileURL(file).href}\n`);
   }
 
   #entries({ testFilePath, testResults, testExecError, failureMessage }: TestResult): TestRecordEntry[] {
@@ -35,10 +65,10 @@ export default class RootportReporter implements Pick<Reporter, 'onRunComplete'>
     if (testResults.length === 0 && (testExecError !== undefined || failureMessage)) {
       return [entry('', 'errored', 0, [testExecError?.stack ?? testExecError?.message ?? failureMessage ?? ''])];
     }
-    return testResults.map(({ ancestorTitles, title, status, duration, failureMessages }) => entry(
-      [...ancestorTitles, title].join(' > '),
-      status === 'failed' ? outcomeOf(failureMessages) : status === 'passed' ? 'passed' : 'skipped',
-      duration ?? 0, failureMessages,
+    return testResults.map((result) => entry(
+      nameOf(result),
+      result.status === 'failed' ? outcomeOf(result.failureMessages) : result.status === 'passed' ? 'passed' : 'skipped',
+      result.duration ?? 0, result.failureMessages,
     ));
   }
 }

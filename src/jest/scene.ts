@@ -4,6 +4,8 @@ import { RootportError, UsageError } from '../errors.ts';
 import { Machine } from '../machine/machine.ts';
 import type { Plugged } from '../machine/plugged.ts';
 import { currentTest, type TestRecord } from './current-test.ts';
+import type { MachineEvidence } from './evidence.ts';
+import { evidenceOf, look } from './machine-evidence.ts';
 
 export interface TestStart {
   /** What was plugged already: it belongs to the file, not to the test. */
@@ -14,6 +16,7 @@ export interface TestStart {
   readonly deviceLogLines: number;
   /** Kernel reports (WARN, BUG, oops) seen before. */
   readonly reports: number;
+  readonly evidence: MachineEvidence;
 }
 
 const LOG_LINES_MAX = 60;
@@ -29,13 +32,15 @@ export async function beginTest(machine: Machine, name: string): Promise<void> {
   await machine.guest.shell.run(`echo '${mark}' >/dev/kmsg`);
   machines.set(machine.guest, machine);
   const record = currentTest();
-  if (record !== undefined) ofTest.set(record, [...ofTest.get(record) ?? [], machine]);
+  const [consoleLine, deviceLogLines] = [machine.console.mark(), machine.deviceLog.length];
+  const evidence = evidenceOf(machine, consoleLine, deviceLogLines);
+  if (record !== undefined) {
+    ofTest.set(record, [...ofTest.get(record) ?? [], machine]);
+    record.evidence.machines.push(evidence);
+  }
   starts.set(machine.innards, {
-    plugged: new Set(machine.innards.plugged),
-    mark,
-    consoleLine: machine.console.mark(),
-    deviceLogLines: machine.deviceLog.length,
-    reports: machine.kernelLog.reports.length,
+    plugged: new Set(machine.innards.plugged), mark, consoleLine, deviceLogLines,
+    reports: machine.kernelLog.reports.length, evidence,
   });
 }
 
@@ -77,18 +82,22 @@ async function kernelLogOfTest(machine: Machine): Promise<string[]> {
 }
 
 /**
- * Put the machine's side of a failed test into its first error. Nothing for a test without errors, nor for a
- * UsageError: no machine had a part in it.
+ * Look at the machine once more for the report; and put its side of a failed test into the test's first error. No error
+ * gets it in a test without any, nor a UsageError: no machine had a part in it.
  */
 export async function tellScene(machine: Machine, record: TestRecord | undefined): Promise<void> {
+  const start = testStart(machine);
+  if (start !== undefined) await look(machine, start.evidence);
   const errors = (record?.errors ?? []).filter((error) => error instanceof Error);
   const [first] = errors;
   if (first === undefined || first instanceof UsageError) return;
   const withContext = first instanceof RootportError && first.context !== undefined;
-  const device = machine.deviceLog.slice(testStart(machine)?.deviceLogLines ?? 0);
+  const device = machine.deviceLog.slice(start?.deviceLogLines ?? 0);
+  const kernelLog = await kernelLogOfTest(machine);
+  if (start !== undefined) start.evidence.kernelLog = kernelLog;
   const parts = [
     `machine: ${machine.description}`,
-    ...section('kernel log of this test', await kernelLogOfTest(machine)),
+    ...section('kernel log of this test', kernelLog),
     ...section('log of the devices\' back ends', device),
     ...(withContext ? [] : [
       ...section('QEMU\'s stderr', machine.innards.process.stderr.split('\n').filter((line) => line !== '')),

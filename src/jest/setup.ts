@@ -1,5 +1,9 @@
-// setupFilesAfterEnv of the preset: the matchers, in every test file.
-import { expect } from '@jest/globals';
+// setupFilesAfterEnv of the preset: the matchers, and how often a test that failed is tried again, in every test file.
+import { expect, jest } from '@jest/globals';
 import { matchers } from './matchers/index.ts';
+import { chosenRetries } from './report-directory.ts';
 
 expect.extend(matchers);
+
+const retries = chosenRetries();
+if (retries > 0) jest.retryTimes(retries, { logErrorsBeforeRetry: true });

@@ -28,9 +28,13 @@ const COLOUR = /\x1b\[[0-9;]*m/g;
 /** Errors of the tree that are the fault of neither the test's subject nor its claims. */
 const CLASS = /^(?:thrown: )?([A-Z]\w*(?:Error|Fault)|Error)(?: \[[A-Z_]+\])?: /;
 
+export function withoutColours(text: string): string {
+  return text.replace(COLOUR, '');
+}
+
 /** One failure's text, without colours: its error's class and its first line. */
 export function failureOf(stack: string): { name: string; summary: string; outcome: 'failed' | 'errored' } {
-  const text = stack.replace(COLOUR, '').trimStart();
+  const text = withoutColours(stack).trimStart();
   const name = CLASS.exec(text)?.[1] ?? 'Error';
   const [first = '', ...more] = text.replace(CLASS, '').split('\n').filter((line) => line.trim() !== '');
   const assertion = name === 'AssertionError' || /^expect[.(]/.test(first);
@@ -51,16 +55,4 @@ export function recordOf(startedAt: Date, tests: readonly TestRecordEntry[]): Ru
     counts: { passed: count('passed'), failed: count('failed'), errored: count('errored'), skipped: count('skipped') },
     tests,
   };
-}
-
-/** A line of counts, and a line for each test that failed or errored. */
-export function renderRecord({ counts, tests }: RunRecord): string {
-  const lines = [`rootport: ${counts.passed} passed, ${counts.failed} failed, ${counts.errored} errored${counts.skipped === 0 ? '' : `, ${counts.skipped} skipped`}`];
-  for (const { outcome, file, test, errors } of tests) {
-    if (outcome !== 'failed' && outcome !== 'errored') continue;
-    const [first] = errors;
-    lines.push(`  ${outcome.padEnd(7)}  ${[file, test].filter((part) => part !== '').join(' > ')}`);
-    if (first !== undefined) lines.push(`           ${first.name === 'AssertionError' ? '' : `${first.name}: `}${first.summary}`);
-  }
-  return lines.join('\n');
 }

@@ -2,6 +2,7 @@
 // texts, and the message around a table of witnesses.
 import { UsageError } from '../../errors.ts';
 import { PciFunction } from '../../machine/pci-function.ts';
+import type { WitnessTable } from '../../report/run-report.ts';
 import { renderWitnesses, type Comparison, type Testimony } from '../../report/witness-table.ts';
 
 export const hex = (value: number | bigint | undefined): string | undefined => (value === undefined ? undefined : `0x${value.toString(16)}`);
@@ -31,6 +32,8 @@ export function checkFields(claim: object, known: readonly string[], matcher: st
 export interface MatcherResult {
   readonly pass: boolean;
   message(): string;
+  /** What the message shows, for the report. */
+  readonly witnesses?: WitnessTable;
 }
 
 /** A matcher's outcome with its table. `hint`: how Jest begins the message. */
@@ -38,5 +41,6 @@ export function outcome(
   pass: boolean, hint: string, headline: string, columns: readonly string[],
   expected: Readonly<Record<string, string | undefined>>, testimonies: readonly Testimony[], { wrong }: Pick<Comparison, 'wrong'>, more = '',
 ): MatcherResult {
-  return { pass, message: () => `${hint}\n\n${headline}\n${renderWitnesses(columns, expected, testimonies, wrong)}${more === '' ? '' : `\n\n${more}`}` };
+  const rows = testimonies.map((one, index) => ({ ...one, wrong: wrong[index] ?? [] }));
+  return { pass, witnesses: { headline, columns, expected, rows }, message: () => `${hint}\n\n${headline}\n${renderWitnesses(columns, expected, testimonies, wrong)}${more === '' ? '' : `\n\n${more}`}` };
 }

@@ -14,7 +14,9 @@ export function recorded<A extends unknown[], M extends Matcher<A>>(name: string
   return function (this: MatcherContext, received: unknown, ...claim: A) {
     const end = sceneOf(received)?.innards.trouble.recorder.begin('test', `expect ${this.isNot === true ? 'not ' : ''}${name}${textOf(claim)}`);
     const told = (result: MatcherResult): MatcherResult => {
-      end?.(result.pass === (this.isNot !== true) ? undefined : result.message());
+      const holds = result.pass !== (this.isNot === true);
+      end?.(holds ? undefined : result.message());
+      if (!holds && result.witnesses !== undefined) currentTest()?.evidence.witnesses.push(result.witnesses);
       return result;
     };
     const failed = (error: unknown): never => {

@@ -1,0 +1,63 @@
+// Where a run's report is written and what is kept of it, agreed between the reporter and the workers through
+// environment variables: workers inherit those of the process that forks them.
+import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { join, resolve } from 'node:path';
+import { UsageError } from '../errors.ts';
+
+/** Where: a path from the project's root, or `off`. Set by people, and by the reporter for its workers, absolute. */
+export const REPORT_VARIABLE = 'ROOTPORT_REPORT';
+/** Which attempts get a folder: `failures`, `always`, `never`. */
+export const KEEP_VARIABLE = 'ROOTPORT_KEEP';
+/** How often a test that failed is tried again. */
+export const RETRIES_VARIABLE = 'ROOTPORT_RETRIES';
+/** The folder of this run below the report's, where one command runs Jest several times. */
+export const RUN_VARIABLE = 'ROOTPORT_REPORT_RUN';
+/** Set by the reporter: the directory as its workers see it. */
+const PARTS_VARIABLE = 'ROOTPORT_REPORT_PARTS';
+
+export const DEFAULT_REPORT = 'rootport-report';
+export const REPORT_FILE = 'report.json';
+export const PAGE_FILE = 'index.html';
+export const FAILURES = 'failures';
+const PARTS = '.parts';
+
+export type Keep = 'failures' | 'always' | 'never';
+
+/** The directory that is asked for, absolute; undefined: no report. */
+export function chosenDirectory(rootDir: string, option: string | false | undefined, env: NodeJS.ProcessEnv = process.env): string | undefined {
+  const chosen = env[REPORT_VARIABLE] || (option === false ? 'off' : option) || DEFAULT_REPORT;
+  return chosen === 'off' ? undefined : resolve(rootDir, chosen, env[RUN_VARIABLE] ?? '.');
+}
+
+/** @throws UsageError for another word */
+export function chosenKeep(env: NodeJS.ProcessEnv = process.env): Keep {
+  const word = env[KEEP_VARIABLE] || 'failures';
+  if (word !== 'failures' && word !== 'always' && word !== 'never') throw new UsageError(`${KEEP_VARIABLE} is ${JSON.stringify(word)}`, { hint: 'it is failures, always or never' });
+  return word;
+}
+
+/** @throws UsageError for what is no number */
+export function chosenRetries(env: NodeJS.ProcessEnv = process.env): number {
+  const text = env[RETRIES_VARIABLE] || '0';
+  if (!/^\d{1,3}$/.test(text)) throw new UsageError(`${RETRIES_VARIABLE} is ${JSON.stringify(text)}`, { hint: 'it is a number from 0 to 999' });
+  return Number(text);
+}
+
+/** An empty directory for this run's workers; what an earlier run left of the report is removed. Git ignores all of it. */
+export function beginReport(directory: string): void {
+  mkdirSync(directory, { recursive: true });
+  writeFileSync(join(directory, '.gitignore'), '*\n');
+  for (const name of [REPORT_FILE, PAGE_FILE, FAILURES, PARTS]) rmSync(join(directory, name), { recursive: true, force: true });
+  mkdirSync(join(directory, PARTS));
+  process.env[PARTS_VARIABLE] = directory;
+}
+
+/** For a worker: the report's directory; undefined when nobody gathers one. */
+export function reportOfWorker(): string | undefined {
+  return process.env[PARTS_VARIABLE];
+}
+
+/** Where workers put what they know. */
+export function partsDirectory(directory: string): string {
+  return join(directory, PARTS);
+}

@@ -1,0 +1,141 @@
+// One attempt of one test, from the worker that ran it to the reporter: a line of JSON in a file of the worker's own, so
+// that nothing is lost with a worker, and none waits for another. Bounded: events of a passed attempt the least.
+import { appendFileSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { basename, join, relative } from 'node:path';
+import type { Recording } from '../recorder.ts';
+import { failureOf, outcomeOf, withoutColours } from '../report/results.ts';
+import type { Attempt, ReportedEvent } from '../report/run-report.ts';
+import type { Evidence } from './evidence.ts';
+import { chosenKeep, FAILURES, partsDirectory } from './report-directory.ts';
+
+export interface Part {
+  /** Absolute. */
+  readonly file: string;
+  readonly name: string;
+  /** From 1. */
+  readonly attempt: number;
+  readonly result: Attempt;
+}
+
+export interface FinishedAttempt {
+  readonly file: string;
+  readonly name: string;
+  readonly attempt: number;
+  /** What it failed with, as thrown. */
+  readonly errors: readonly unknown[];
+  readonly startedAtMs: number;
+  readonly evidence: Evidence;
+}
+
+const EVENTS_MAX = { passed: 2000, failed: 20_000 } as const;
+const FILE_CHARS_MAX = 4 * 2 ** 20;
+const FOLDERS_MAX = 100;
+let folders = 0;
+
+/** Write the part of an attempt, and its folder if it gets one. */
+export function writePart(directory: string, finished: FinishedAttempt): void {
+  const { file, name, attempt, errors, startedAtMs, evidence } = finished;
+  const stacks = errors.map(stackOf);
+  const passed = stacks.length === 0;
+  const { events, dropped } = eventsOf(evidence, startedAtMs, passed ? EVENTS_MAX.passed : EVENTS_MAX.failed);
+  const result: Attempt = {
+    outcome: passed ? 'passed' : outcomeOf(stacks),
+    startedAt: new Date(performance.timeOrigin + startedAtMs).toISOString(),
+    durationMs: performance.now() - startedAtMs,
+    failures: stacks.map((text) => {
+      const { name: kind, summary } = failureOf(text);
+      return { name: kind, summary, text: text.slice(0, FILE_CHARS_MAX) };
+    }),
+    machines: evidence.machines.map(({ description, repro, pciTree }) => ({ description, repro, ...(pciTree === undefined ? {} : { pciTree }) })),
+    events, eventsDropped: dropped, witnesses: evidence.witnesses, tables: evidence.tables,
+  };
+  const folder = wantsFolder(passed) ? writeFolder(directory, finished, result) : undefined;
+  const part: Part = { file, name, attempt, result: folder === undefined ? result : { ...result, folder: relative(directory, folder) } };
+  appendFileSync(join(partsDirectory(directory), `${process.pid}.jsonl`), `${JSON.stringify(part)}\n`);
+}
+
+/** All parts, in the order in which they were written by each worker; then they are gone. */
+export function takeParts(directory: string): Part[] {
+  const parts = partsDirectory(directory);
+  const texts = readdirSync(parts).sort().map((name) => readFileSync(join(parts, name), 'utf8'));
+  rmSync(parts, { recursive: true });
+  return texts.flatMap((text) => text.split('\n').filter((line) => line !== '').flatMap((line): Part[] => {
+    try {
+      return [JSON.parse(line) as Part];
+    } catch {
+      return []; // a worker was killed in the middle of it
+    }
+  }));
+}
+
+function stackOf(error: unknown): string {
+  const thrown = error as { stack?: unknown; message?: unknown } | null | undefined;
+  if (typeof thrown?.stack === 'string') return withoutColours(thrown.stack);
+  return withoutColours(`thrown: ${typeof thrown?.message === 'string' ? thrown.message : JSON.stringify(error) ?? String(error)}`);
+}
+
+/** The last ones, of all machines, from the attempt's begin. */
+function eventsOf({ machines }: Evidence, startedAtMs: number, most: number): { events: readonly ReportedEvent[]; dropped: number } {
+  const recordings = machines.map((one): Recording => one.recording());
+  const all = recordings.flatMap(({ events }, machine) => events.map((event): ReportedEvent => ({
+    ...event, atMs: rounded(event.atMs - startedAtMs),
+    ...(event.durationMs === undefined ? {} : { durationMs: rounded(event.durationMs) }),
+    ...(machine === 0 ? {} : { machine }),
+  }))).sort((one, other) => one.atMs - other.atMs);
+  const events = bounded(all, most);
+  return { events, dropped: recordings.reduce((sum, { dropped }) => sum + dropped, all.length - events.length) };
+}
+
+/** The last of the loud lanes go first: what a test did is few. */
+function bounded(all: readonly ReportedEvent[], most: number): readonly ReportedEvent[] {
+  const isLoud = ({ lane }: ReportedEvent): boolean => lane === 'ring' || lane === 'interrupt';
+  let over = all.length - most;
+  return all.filter((event) => over <= 0 || !isLoud(event) || (over -= 1) < 0).slice(-most);
+}
+
+function rounded(ms: number): number {
+  return Math.round(ms * 1000) / 1000;
+}
+
+function wantsFolder(passed: boolean): boolean {
+  const keep = chosenKeep();
+  return (keep === 'always' || (keep === 'failures' && !passed)) && folders < FOLDERS_MAX;
+}
+
+/** One folder an attempt: what it failed with, and for each machine what it said. */
+function writeFolder(directory: string, { file, name, attempt, evidence }: FinishedAttempt, result: Attempt): string {
+  folders += 1;
+  const title = `${basename(file).replace(/\.suite\.m?[jt]s$/, '')}-${name}`.replace(/[^A-Za-z0-9]+/g, '-').slice(0, 100).replace(/^-|-$/g, '').toLowerCase();
+  const folder = join(directory, FAILURES, `${title}-${process.pid}-${folders}${attempt > 1 ? `-retry${attempt - 1}` : ''}`);
+  mkdirSync(folder, { recursive: true });
+  write(folder, 'failure.txt', [`${file}\n${name}\nattempt ${attempt}: ${result.outcome}\n`, ...result.failures.map(({ text }) => text)].join('\n'));
+  write(folder, 'events.json', JSON.stringify(result.events));
+  for (const { title: heading, columns, rows } of result.tables) {
+    write(folder, `${heading.replace(/[^A-Za-z0-9]+/g, '-').toLowerCase()}.tsv`, [columns, ...rows].map((row) => row.join('\t')).join('\n'));
+  }
+  for (const [index, machine] of evidence.machines.entries()) {
+    const own = index === 0 ? folder : join(folder, `machine-${index + 1}`);
+    mkdirSync(own, { recursive: true });
+    for (const [fileName, text] of Object.entries(machine.files())) write(own, fileName, text);
+    const traced = result.events.filter((event) => (event.machine ?? 0) === index);
+    write(own, 'qmp.log', logOf(traced, ['qmp']));
+    write(own, 'trace.log', logOf(traced, ['test', 'vhost-user', 'device', 'ring', 'interrupt', 'guest']));
+    if (machine.pciTree !== undefined) write(own, 'pci-tree.txt', machine.pciTree);
+  }
+  return folder;
+}
+
+/** Its end, when it is too long. */
+function write(folder: string, name: string, text: string): void {
+  const kept = text.length <= FILE_CHARS_MAX ? text : `... ${text.length - FILE_CHARS_MAX} characters before ...\n${text.slice(-FILE_CHARS_MAX)}`;
+  writeFileSync(join(folder, name), kept.endsWith('\n') ? kept : `${kept}\n`, name.endsWith('.sh') ? { mode: 0o755 } : {});
+}
+
+function logOf(events: readonly ReportedEvent[], lanes: readonly string[]): string {
+  return events.filter(({ lane }) => lanes.includes(lane)).map(({ atMs, lane, text, durationMs, count, detail }) => [
+    `${(atMs / 1000).toFixed(6).padStart(11)}  ${lane.padEnd(10)}  ${text}`,
+    ...(count === undefined ? [] : [`x${count}`]),
+    ...(durationMs === undefined ? [] : [`(${durationMs} ms)`]),
+    ...(detail === undefined ? [] : [`-> ${detail.replaceAll('\n', '\n    ')}`]),
+  ].join(' ')).join('\n');
+}
