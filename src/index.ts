@@ -2,6 +2,7 @@
 export * from './errors.ts';
 export { boot } from './machine/boot.ts';
 export { Snapshot } from './machine/snapshot.ts';
+export { restore } from './machine/kept-snapshots.ts';
 export type { BootOptions } from './machine/options.ts';
 export { Machine } from './machine/machine.ts';
 export { bare } from './machine/bare.ts';

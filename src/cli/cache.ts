@@ -1,9 +1,7 @@
 // `rootport cache`: what is in the cache, filling it, emptying it, and where it is.
-import { existsSync } from 'node:fs';
 import type { Command } from 'commander';
 import { UsageError } from '../errors.ts';
-import { cacheRoot, terminalProgress } from '../packages/index.ts';
-import { formatBytes, removeEntry, sizedEntries, type SizedEntry } from './cache-entries.ts';
+import { cacheRoot, formatBytes, removeEntry, sizedEntries, terminalProgress, type SizedEntry } from '../packages/index.ts';
 import { addMachineOptions, bootOptions, type MachineOptions } from './machine-options.ts';
 import { machineLine, prepare } from './preparation.ts';
 
@@ -14,6 +12,7 @@ const KINDS: Record<string, string> = {
   images: 'guest images',
   modules: 'kernel modules that were built',
   kvm: 'verdicts on KVM',
+  snapshots: 'booted machines, to be restored',
   partial: 'what was cut short',
 };
 
@@ -68,7 +67,7 @@ async function clean(kinds: readonly string[]): Promise<void> {
   let freed = 0;
   if (entries.length > 0) progress.start(`removing ${entries.length} entries`);
   for (const [index, entry] of entries.entries()) {
-    if (existsSync(entry.path)) await removeEntry(entry, progress);
+    await removeEntry(entry, progress);
     freed += entry.sizeBytes;
     progress.update((index + 1) / entries.length, `${entry.kind}/${entry.key}`);
   }

@@ -1,9 +1,8 @@
 // The doctor's look at the cache, and at what fills it: apt, a Debian mirror, disk space.
 import { mkdir, mkdtemp, rm, statfs } from 'node:fs/promises';
 import { join } from 'node:path';
-import { cacheRoot } from '../packages/index.ts';
+import { cacheRoot, formatBytes, sizedEntries } from '../packages/index.ts';
 import { hostMirror } from '../packages/mirror.ts';
-import { formatBytes, sizedEntries } from './cache-entries.ts';
 import type { Check } from './doctor-check.ts';
 import { findProgram } from './doctor-host.ts';
 

@@ -40,13 +40,15 @@ export interface GuestProcess {
 export class Guest {
   /** A shell kept open for the harness's own short questions. */
   readonly shell: GuestShell;
-  readonly #modules: BuiltModule[] = [];
+  readonly #modules: BuiltModule[];
   /** Adds the machine's context to an error; set by the machine. */
   scene: (error: unknown) => unknown = (error) => error;
   /** Told of every command; set by the machine. */
   recorder: Recorder | undefined;
 
-  constructor(readonly ssh: SshConnection, readonly release: string, readonly defaultTimeoutMs: number) {
+  /** @param modules what it has loaded already, as `loadedModules` of the guest that it goes on from */
+  constructor(readonly ssh: SshConnection, readonly release: string, readonly defaultTimeoutMs: number, modules: readonly BuiltModule[] = []) {
+    this.#modules = [...modules];
     const kept = new KeptShell(ssh, defaultTimeoutMs);
     this.shell = { run: (command, options) => this.#recorded(`shell: ${command}`, () => kept.run(command, options)) };
   }
@@ -140,6 +142,11 @@ export class Guest {
 
   async unloadModule(name: string): Promise<void> {
     await this.run(`rmmod ${shellWord(name.replace(/\.ko$/, ''))}`);
+  }
+
+  /** Those of buildModule that loadModule got, oldest first. */
+  get loadedModules(): readonly BuiltModule[] {
+    return [...this.#modules];
   }
 
   /** Frames of a kernel report with file and line, for those in modules that loadModule got from buildModule. */

@@ -29,15 +29,21 @@ export function checkFiles(files: GuestFiles): void {
   }
 }
 
-/** The initramfs with these files in it; a new one in `directory` unless there are none. Modes are 0644, or 0755 where the host's is executable. */
-export async function withFiles(initramfs: string, files: GuestFiles, directory: string): Promise<string> {
-  if (Object.keys(files).length === 0) return initramfs;
+/** The files as an archive to stand behind the image; undefined when there are none. Modes are 0644, or 0755 where the host's is executable. */
+export async function filesArchive(files: GuestFiles): Promise<Buffer | undefined> {
+  if (Object.keys(files).length === 0) return undefined;
   const archive = new CpioArchive();
   for (const [path, from] of Object.entries(files)) {
     archive.file(inTree(path), await readFile(from), (statSync(from).mode & 0o111) === 0 ? 0o644 : 0o755);
   }
+  return archive.finish();
+}
+
+/** The initramfs with an archive behind it; a new one in `directory` unless there is none. */
+export async function withArchive(initramfs: string, archive: Buffer | undefined, directory: string): Promise<string> {
+  if (archive === undefined) return initramfs;
   const own = join(directory, 'initramfs.cpio');
   await copyFile(initramfs, own);
-  await appendFile(own, archive.finish());
+  await appendFile(own, archive);
   return own;
 }

@@ -1,5 +1,5 @@
 export { ensureGuestImage, type GuestImage } from './guest-image.ts';
-export { checkFiles, withFiles, type GuestFiles } from './guest-files.ts';
+export { checkFiles, filesArchive, withArchive, type GuestFiles } from './guest-files.ts';
 export { checkPackages, ensureGuestPackages, type GuestPackage } from './guest-packages.ts';
 export { DEFAULT_KERNEL, kernelNames, resolveKernel, type Kernel, type KernelChoice, type OwnKernel, type OwnKernelTree } from './kernel.ts';
 export { buildModule, type BuiltModule } from './module-build.ts';

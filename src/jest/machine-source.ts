@@ -1,35 +1,74 @@
-// Where the machines of a file come from: a boot each, or one boot and a snapshot that is restored for each.
-import { ProtocolError } from '../errors.ts';
+// Where the machines of a file come from: restored from the snapshot that the cache keeps of such a boot, or from one
+// that this file took after `warm`; or booted, when that is wanted or nothing else can be.
 import { boot } from '../machine/boot.ts';
+import { provenSnapshot, whyNotRestored, whyRefused } from '../machine/kept-snapshots.ts';
 import type { Machine } from '../machine/machine.ts';
 import type { BootOptions } from '../machine/options.ts';
 import { Snapshot } from '../machine/snapshot.ts';
 import type { UseMachineOptions } from './use-machine.ts';
 
+export type Freshness = 'test' | 'file' | 'never';
+
 export class MachineSource {
   readonly #options: BootOptions;
+  readonly #fresh: Freshness;
   readonly #warm: UseMachineOptions['warm'];
   #restores: boolean;
   #snapshot: Snapshot | undefined;
+  #first: Machine | undefined;
 
-  constructor(options: BootOptions, { fresh, warm }: Pick<UseMachineOptions, 'fresh' | 'warm'>) {
+  constructor(options: BootOptions, { fresh, warm }: { readonly fresh: Freshness; readonly warm: UseMachineOptions['warm'] }) {
     this.#options = options;
+    this.#fresh = fresh;
     this.#warm = warm;
-    this.#restores = fresh === 'test';
+    const why = whyNotRestored(options);
+    this.#restores = fresh !== 'never' && why === undefined;
+    if (fresh === 'test' && why !== undefined) this.#bootInstead(why);
+  }
+
+  /** Have the first machine ready before any test's clock runs. */
+  async prepare(): Promise<void> {
+    this.#first ??= await this.next();
   }
 
   /** A machine that no test has touched. */
   async next(): Promise<Machine> {
-    if (this.#restores && this.#snapshot === undefined) await this.#take();
-    return this.#snapshot === undefined ? this.#boot() : this.#snapshot.restore();
+    const first = this.#first;
+    this.#first = undefined;
+    if (first !== undefined) return first;
+    if (!this.#restores) return this.#warmed(await boot(this.#options));
+    if (this.#snapshot !== undefined) return this.#restore(this.#snapshot);
+    try {
+      return await this.#begin();
+    } catch (error) {
+      this.#bootInstead(whyRefused(error));
+      return this.next();
+    }
   }
 
   async close(): Promise<void> {
+    await this.#first?.close();
     await this.#snapshot?.close();
   }
 
-  async #boot(): Promise<Machine> {
-    const machine = await boot(this.#options);
+  async #begin(): Promise<Machine> {
+    const { snapshot, machine } = await provenSnapshot(this.#options);
+    if (this.#warm === undefined || this.#fresh !== 'test') {
+      this.#snapshot = snapshot;
+      return this.#warmed(machine);
+    }
+    // What `warm` does shall be done once: a snapshot of its own, of a machine that needed no boot.
+    await snapshot.close();
+    this.#snapshot = await Snapshot.take(await this.#warmed(machine));
+    return this.#snapshot.restore();
+  }
+
+  async #restore(snapshot: Snapshot): Promise<Machine> {
+    const machine = await snapshot.restore();
+    return this.#fresh === 'test' ? machine : this.#warmed(machine);
+  }
+
+  async #warmed(machine: Machine): Promise<Machine> {
     try {
       await this.#warm?.(machine.guest, machine);
     } catch (error) {
@@ -39,21 +78,10 @@ export class MachineSource {
     return machine;
   }
 
-  async #take(): Promise<void> {
-    const devices = this.#options.devices ?? [];
-    if (devices.length > 0) return this.#bootEach(`of the devices that it boots with (${devices.map(({ kind }) => kind).join(', ')})`);
-    const machine = await this.#boot();
-    try {
-      this.#snapshot = await Snapshot.take(machine);
-    } catch (error) {
-      await machine.close();
-      if (!(error instanceof ProtocolError)) throw error;
-      this.#bootEach(`${error.summary}`);
-    }
-  }
-
-  #bootEach(why: string): void {
+  #bootInstead(why: string): void {
     this.#restores = false;
-    this.#options.progress?.note(`every test boots a machine of its own, for there can be no snapshot: ${why}`);
+    this.#options.progress?.note(this.#fresh === 'test'
+      ? `every test boots a machine of its own, for there can be no snapshot: ${why}`
+      : `the machine is booted, for there can be no snapshot: ${why}`);
   }
 }

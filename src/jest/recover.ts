@@ -13,18 +13,17 @@ const FAULT_TIMEOUT_MS = 5000;
 const UNPLUG_AFTER_FAILURE_MS = 5000;
 
 /**
- * True when the next test can use the machine.
+ * True when the next test can use the machine; with `again: false` there is none that will, and nothing is unplugged.
  * @throws what broke the machine under the test, unless the test failed with it; the error of an unplug
  * after a test that passed
  */
-export async function recover(machine: Machine, record: TestRecord | undefined): Promise<boolean> {
+export async function recover(machine: Machine, record: TestRecord | undefined, { again }: { readonly again: boolean }): Promise<boolean> {
   const failed = (record?.errors.length ?? 0) > 0;
   try {
     await settle(machine);
-    for (const plugged of machine.innards.plugged.filter((one) => testStart(machine)?.plugged.has(one) === false)) {
-      await machine.unplug(plugged.device, failed ? { timeoutMs: UNPLUG_AFTER_FAILURE_MS } : {});
-    }
-    await settle(machine); // the unplug may have been what it could not bear
+    const left = again ? machine.innards.plugged.filter((one) => testStart(machine)?.plugged.has(one) === false) : [];
+    for (const { device } of left) await machine.unplug(device, failed ? { timeoutMs: UNPLUG_AFTER_FAILURE_MS } : {});
+    if (left.length > 0) await settle(machine); // the unplug may have been what it could not bear
   } catch (error) {
     const trouble = machine.signal.aborted ? machine.signal.reason as Error : error as Error;
     if (isWantedFault(machine, trouble, record)) {

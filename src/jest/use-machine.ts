@@ -1,12 +1,12 @@
-// useMachine: one machine for the tests of a file (or a new one for each), booted and closed by hooks.
+// useMachine: a machine for each test of a file (or one for all of them), restored or booted, and closed, by hooks.
 // A machine that broke under a test fails that test and is replaced for the next. It draws no tables and
 // checks no claims: the matchers do.
 import { afterAll, afterEach, beforeAll, beforeEach } from '@jest/globals';
 import { UsageError } from '../errors.ts';
-import { boot } from '../machine/boot.ts';
 import { defaultOptions } from '../machine/default-options.ts';
 import { startInterruptTrace } from '../machine/interrupt-trace.ts';
 import { markInterrupts, type InterruptMark } from '../machine/interrupt-witnesses.ts';
+import { restore } from '../machine/kept-snapshots.ts';
 import type { Guest } from '../guest/guest.ts';
 import type { Machine } from '../machine/machine.ts';
 import type { BootOptions } from '../machine/options.ts';
@@ -14,27 +14,34 @@ import type { PciFunction } from '../machine/pci-function.ts';
 import { terminalProgress } from '../packages/index.ts';
 import { currentTest } from './current-test.ts';
 import { beginTest, tellScene } from './scene.ts';
-import { MachineSource } from './machine-source.ts';
+import { MachineSource, type Freshness } from './machine-source.ts';
 import { recover, tellReports } from './recover.ts';
 
 export interface UseMachineOptions extends BootOptions {
   /**
-   * `'file'` (default): one machine, booted before the first test. `'test'`: for every test a kernel that no other
-   * test has touched, restored from a snapshot of one boot in a fraction of its time. With `devices` each is booted
-   * (a back end cannot be copied), and a note says so: plug them in afterBoot.
+   * Who shares a kernel.
+   * - `'test'`: every test has one that no other test has touched, restored in a fraction of a boot from a
+   *   snapshot that the cache keeps for all files and runs. With `devices` it boots for
+   *   every test, for a back end cannot be saved, and a note says so.
+   * - `'file'` (default): the file's tests share one, restored where it can be; replaced when it broke.
+   * - `'never'`: the file's tests share one that was truly booted, for tests of what a boot itself does; replaced, by
+   *   a boot, only when it broke.
    */
-  readonly fresh?: 'file' | 'test';
-  /** Runs once a boot, and with `fresh: 'test'` before the snapshot: load modules, write files. It plugs nothing. */
+  readonly fresh?: Freshness;
+  /**
+   * Runs once a machine, with `fresh: 'test'` once a file: its snapshot is taken after it. Load modules, write files.
+   * It plugs nothing.
+   */
   readonly warm?: (guest: Guest, machine: Machine) => Promise<void>;
-  /** Runs after every boot or restore, before tests get the machine: plug devices that all tests use. */
+  /** Runs after every boot or restore (with `fresh: 'test'` for every test), before tests get the machine: plug devices that all tests use. */
   readonly afterBoot?: (machine: Machine) => Promise<void>;
 }
 
 /** The running machine, under a name that a file's tests share; and more. */
 export type TestMachine = Omit<Machine, 'close'> & {
   /**
-   * Another machine, for this test alone: the file's options with these over them. Closed after the test.
-   * Give it a device object that is not plugged elsewhere.
+   * Another machine, for this test alone: the file's options with these over them, restored where it can be, without
+   * `warm` and `afterBoot`. Closed after the test. Give it a device object that is not plugged elsewhere.
    */
   fresh(options?: BootOptions): Promise<Machine>;
   /** Where the interrupt counts of a function stand, to count from here: `toHaveDelivered({ since })`. */
@@ -47,23 +54,25 @@ export type TestMachine = Omit<Machine, 'close'> & {
 const HOOK_TIMEOUT_MS = 15 * 60_000;
 
 /**
- * Boot a machine for this file's tests. Call it at the top of the file or of a describe block, not in a
+ * A machine for this file's tests. Call it at the top of the file or of a describe block, not in a
  * hook or a test; use what it returns in tests and in hooks that are defined after it.
  *
- * After a test, devices that it left plugged are unplugged (those of `afterBoot` and beforeAll stay).
+ * After a test its machine is closed; one that the tests share loses the devices that the test left plugged (those of
+ * `afterBoot` and beforeAll stay).
  * A machine that broke (QEMU ended, the kernel faulted, a back end failed) fails the test under which it
  * did, even one whose assertions passed, and is replaced for the next. So does any report of the kernel's, a
  * warning too, that the test does not want (expectKernelReport). Jest runs afterEach hooks in the
  * order they are defined: one defined after useMachine finds the test's devices gone.
  * @throws UsageError when the result is used where no machine is running
  */
-export function useMachine({ fresh = 'file', warm, afterBoot, ...given }: UseMachineOptions = {}): TestMachine {
+export function useMachine({ fresh: asked, warm, afterBoot, ...given }: UseMachineOptions = {}): TestMachine {
   if (currentTest() !== undefined) {
     throw new UsageError('useMachine was called inside a test', {
-      hint: 'call it at the top of the file; inside a test, vm.fresh() boots a machine of the test\'s own',
+      hint: 'call it at the top of the file; inside a test, vm.fresh() gives a machine of the test\'s own',
     });
   }
   const options: BootOptions = { progress: terminalProgress(), ...defaultOptions(), ...given };
+  const fresh = asked ?? 'file';
   let machine: Machine | undefined;
   const own: Machine[] = [];
   let inTest = false;
@@ -87,7 +96,7 @@ export function useMachine({ fresh = 'file', warm, afterBoot, ...given }: UseMac
     await old?.close();
   };
 
-  if (fresh === 'file') beforeAll(start, HOOK_TIMEOUT_MS);
+  beforeAll(fresh === 'test' ? () => source.prepare() : start, HOOK_TIMEOUT_MS);
   beforeEach(async () => {
     if (machine?.signal.aborted) await stop();
     if (machine === undefined) await start();
@@ -101,7 +110,7 @@ export function useMachine({ fresh = 'file', warm, afterBoot, ...given }: UseMac
       for (const one of mine) await tellScene(one, currentTest());
       if (machine !== undefined) {
         await tellScene(machine, currentTest());
-        if (!await recover(machine, currentTest())) await stop();
+        if (!await recover(machine, currentTest(), { again: fresh !== 'test' })) await stop();
       }
       for (const one of mine) await tellReports(one, currentTest());
     } finally {
@@ -118,9 +127,9 @@ export function useMachine({ fresh = 'file', warm, afterBoot, ...given }: UseMac
     mark: markInterrupts,
     async fresh(more = {}) {
       if (!inTest) {
-        throw new UsageError('vm.fresh was called outside of a test', { hint: 'it boots a machine for one test, and closes it after: call it inside test(...)' });
+        throw new UsageError('vm.fresh was called outside of a test', { hint: 'it gives a machine to one test, and closes it after: call it inside test(...)' });
       }
-      const one = await boot({ ...options, devices: [], ...more });
+      const one = await restore({ ...options, devices: [], ...more });
       own.push(one);
       await startInterruptTrace(one);
       await beginTest(one, currentTest()?.name ?? 'a test');
@@ -142,7 +151,9 @@ export function useMachine({ fresh = 'file', warm, afterBoot, ...given }: UseMac
   function running(name: string | symbol): Machine {
     if (machine !== undefined) return machine;
     throw new UsageError(`vm.${String(name)} was used where no machine is running`, {
-      hint: 'the machine of useMachine boots in beforeAll (fresh: \'test\': in beforeEach) and is closed in afterAll: ' +
+      hint: (fresh === 'test' ? 'each test has a machine of its own, from beforeEach to afterEach: what all tests need belongs into warm or afterBoot, or into ' +
+        'beforeEach; with fresh: \'file\' the tests share one, and beforeAll has it; '
+        : 'the machine of useMachine is there from beforeAll to afterAll: ') +
         'use it inside tests, or in hooks that are defined after useMachine was called',
     });
   }

@@ -1,34 +1,22 @@
 // Boot a machine: from options to a guest that answers over SSH, with every wait on an event.
 import { randomBytes } from 'node:crypto';
-import { stat } from 'node:fs/promises';
 import { basename } from 'node:path';
 import { dir } from 'tmp-promise';
 import { BootError, DeadlineError } from '../errors.ts';
-import { generateClientKey, withFiles } from '../image/index.ts';
+import { generateClientKey, withArchive } from '../image/index.ts';
 import { Guest } from '../guest/guest.ts';
 import { SshConnection } from '../guest/ssh.ts';
+import type { Device } from '../qemu/attachment.ts';
 import { placement, type ColdDevice } from '../qemu/command-line.ts';
 import type { Console } from '../qemu/console.ts';
-import { findPreset, portIds, q35 } from '../qemu/preset.ts';
 import type { QemuProcess } from '../qemu/process.ts';
-import { forwardedPort, parseUsernet } from '../qemu/memory-map.ts';
-import { defaultTcgThread } from '../qemu/versions.ts';
 import { failedStart } from './failed-start.ts';
-import { launch, type MachineShape } from './launch.ts';
+import { launch, sshPort } from './launch.ts';
 import { Machine } from './machine.ts';
-import { checkOptions, guestMemoryMiB, type BootOptions } from './options.ts';
-import { resolveParts } from './parts.ts';
+import type { BootOptions } from './options.ts';
+import { planMachine, type MachinePlan } from './plan.ts';
 import { Plugged } from './plugged.ts';
 import { Trouble } from './trouble.ts';
-
-const PLAIN_APPEND = ['console=ttyS0', 'rdinit=/init'];
-const QUICK_APPEND = [
-  ...PLAIN_APPEND, 'quiet', 'nokaslr', 'mitigations=off', 'tsc=reliable', 'no_timer_check', 'random.trust_cpu=on',
-  'cryptomgr.notests', 'raid=noautodetect', 'noreplace-smp',
-];
-/** Every deadline inside a guest is this much longer under TCG than under KVM. */
-const COMMAND_TIMEOUT_MS = { kvm: 10_000, tcg: 30_000 } as const;
-const BOOT_TIMEOUT_MS = { kvm: 20_000, tcg: 60_000 } as const;
 
 /**
  * Boot a machine.
@@ -37,48 +25,40 @@ const BOOT_TIMEOUT_MS = { kvm: 20_000, tcg: 60_000 } as const;
  * MachineExitError when QEMU ends; nothing is left running then.
  */
 export async function boot(options: BootOptions = {}): Promise<Machine> {
-  checkOptions(options);
-  const type = options.machine ?? q35();
-  const preset = findPreset(type.preset);
-  const ports = portIds(preset, type.ports ?? 4);
-  const parts = await resolveParts(options);
-  const accel = parts.accelerator.name;
-  const timeoutMs = options.timeoutMs ?? BOOT_TIMEOUT_MS[accel];
+  return bootPlan(await planMachine(options), options.devices);
+}
+
+/** The same for a plan that was made before, with these devices in the machine's first ports. */
+export async function bootPlan(plan: MachinePlan, given: readonly Device[] = []): Promise<Machine> {
+  const { parts, preset, ports, bootTimeoutMs, commandTimeoutMs } = plan;
   const { path: directory } = await dir({ prefix: 'rootport-', mode: 0o700, unsafeCleanup: true });
-  const plain = options.bootMode === 'plain';
   const clientKey = generateClientKey();
   const nonce = randomBytes(12).toString('hex');
   const trouble = new Trouble();
   const plugged: Plugged[] = [];
   let process: QemuProcess | undefined;
   try {
-    for (const [i, device] of (options.devices ?? []).entries()) {
-      plugged.push(await Plugged.attach(device, { id: `dev${i}`, port: ports[i] ?? '', directory, trouble, qemu: { version: parts.qemu.version, accel } }));
+    for (const [i, device] of given.entries()) {
+      plugged.push(await Plugged.attach(device, { id: `dev${i}`, port: ports[i] ?? '', directory, trouble, qemu: { version: parts.qemu.version, accel: plan.shape.accel } }));
     }
     const devices: ColdDevice[] = plugged.map(({ id, port, attachment: { driver, properties, chardevs, netdevs } }) =>
       ({ id, driver, properties, chardevs, netdevs: netdevs ?? [], place: placement(preset, port) }));
-    const initramfs = await withFiles(parts.image.initramfs, options.files ?? {}, directory);
-    const shape: MachineShape = {
-      version: parts.qemu.version, preset, ports: ports.length, accel,
-      cpus: type.cpus ?? 1, tcgThread: type.tcgThread ?? defaultTcgThread(parts.qemu.version), memoryMiB: guestMemoryMiB(type.memoryMiB, (await stat(initramfs)).size),
-      devices, network: true, extraArgs: options.extraArgs ?? [],
-    };
+    const shape = { ...plan.shape, devices };
     const started = await launch({
       qemu: parts.qemu, shape, directory, name: basename(directory), trouble, onProcess: (one) => { process = one; },
       start: {
-        kernel: plain ? parts.kernel.bzImage ?? parts.kernel.vmlinux : parts.kernel.vmlinux, initramfs,
-        append: [...(plain ? PLAIN_APPEND : QUICK_APPEND), ...(preset.append ?? []), ...(options.append ?? []),
-          `rootport_nonce=${nonce}`, `rootport_key=${clientKey.publicBase64}`],
+        kernel: plan.kernelImage, initramfs: await withArchive(parts.image.initramfs, plan.archive, directory),
+        append: [...plan.append, `rootport_nonce=${nonce}`, `rootport_key=${clientKey.publicBase64}`],
       },
     });
     const { console, qmp } = started;
-    await guestReady(console, nonce, timeoutMs, trouble.signal);
-    const port = forwardedPort(parseUsernet(await qmp.hmp('info usernet')), 22);
-    if (port === undefined) throw new BootError('QEMU forwards no port to the guest\'s SSH server');
-    const target = { port, privateKey: clientKey.privateKey, hostKeyBase64: parts.image.hostKeyBase64, nonce, timeoutMs: 10_000, signal: trouble.signal };
+    await guestReady(console, nonce, bootTimeoutMs, trouble.signal);
+    const target = {
+      port: await sshPort(qmp), privateKey: clientKey.privateKey, hostKeyBase64: parts.image.hostKeyBase64, nonce, timeoutMs: 10_000, signal: trouble.signal,
+    };
     const ssh = await SshConnection.connect(target);
-    const guest = new Guest(ssh, parts.kernel.release, COMMAND_TIMEOUT_MS[accel]);
-    return new Machine({ parts, preset, ports, shape, directory, ...started, guest, trouble, plugged, sshTarget: target, restored: false });
+    const guest = new Guest(ssh, parts.kernel.release, commandTimeoutMs);
+    return new Machine({ parts, preset, ports, shape, directory, ...started, guest, trouble, plugged, sshTarget: target, restored: undefined });
   } catch (error) {
     return failedStart(error, { trouble, process, plugged, directory });
   }

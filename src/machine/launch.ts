@@ -1,8 +1,10 @@
 // Start QEMU with its console and monitor, watched: what a boot and a restore have in common.
+import { BootError } from '../errors.ts';
 import { closeFd, createMemfd } from '../native/index.ts';
 import { commandLine, type CommandLineSpec } from '../qemu/command-line.ts';
 import { Console } from '../qemu/console.ts';
 import type { Qemu } from '../qemu/find.ts';
+import { forwardedPort, parseUsernet } from '../qemu/memory-map.ts';
 import { CONSOLE_FD, MEMORY_FD, QemuProcess, QMP_FD } from '../qemu/process.ts';
 import { QmpClient } from '../qmp/client.ts';
 import type { Trouble } from './trouble.ts';
@@ -44,4 +46,11 @@ export async function launch({ qemu, shape, start, directory, name, trouble, fil
   const qmp = await QmpClient.connect(process.qmp, { timeoutMs: 20_000, signal: trouble.signal, endReason: () => trouble.reason(), recorder: trouble.recorder });
   await filled;
   return { process, console, qmp };
+}
+
+/** The port of 127.0.0.1 that QEMU chose for the guest's SSH server. */
+export async function sshPort(qmp: QmpClient): Promise<number> {
+  const port = forwardedPort(parseUsernet(await qmp.hmp('info usernet')), 22);
+  if (port === undefined) throw new BootError('QEMU forwards no port to the guest\'s SSH server');
+  return port;
 }

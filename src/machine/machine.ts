@@ -24,6 +24,14 @@ import type { Trouble } from './trouble.ts';
 import { plugDevice, type PlugOptions } from './plug.ts';
 import { unplugDevice, type UnplugOptions, type UnplugReport } from './unplug.ts';
 
+/** Of a snapshot, for a machine that was restored from it. */
+export interface Restored {
+  /** When the boot was saved, ISO 8601. */
+  readonly madeAt: string;
+  /** What the console said until then. */
+  readonly bootConsole: string;
+}
+
 export interface MachineInnards {
   readonly parts: Parts;
   readonly preset: MachinePreset;
@@ -38,8 +46,8 @@ export interface MachineInnards {
   readonly trouble: Trouble;
   readonly plugged: Plugged[];
   readonly sshTarget: SshTarget;
-  /** From a snapshot, not booted. */
-  readonly restored: boolean;
+  /** What it was restored from; undefined when it was booted itself. */
+  readonly restored: Restored | undefined;
 }
 
 export class Machine {
@@ -76,7 +84,7 @@ export class Machine {
   /** What was chosen and why, one line. */
   get description(): string {
     const { parts, preset, restored } = this.#innards;
-    return `${preset.name}, ${parts.qemu.name}, Linux ${parts.kernel.name}, ${parts.accelerator.why}${restored ? '; restored from a snapshot' : ''}`;
+    return `${preset.name}, ${parts.qemu.name}, Linux ${parts.kernel.name}, ${parts.accelerator.why}${restored === undefined ? '' : `; restored from a snapshot of ${restored.madeAt}`}`;
   }
 
   get parts(): Parts { return this.#innards.parts; }
@@ -85,6 +93,8 @@ export class Machine {
   get signal(): AbortSignal { return this.#innards.trouble.signal; }
   /** The line that starts the same QEMU by hand. */
   get repro(): string { return this.#innards.process.commandLine; }
+  /** What the console said since the guest's boot began, up to the snapshot of a restored machine, whose own console begins with the restore. */
+  get bootConsole(): string { return this.#innards.restored?.bootConsole ?? this.console.text; }
   /** Log lines of the devices' back ends. */
   get deviceLog(): readonly string[] { return this.#innards.trouble.deviceLog; }
   get innards(): MachineInnards { return this.#innards; }
@@ -159,6 +169,11 @@ export class Machine {
       this.#probe ??= Probe.load(this);
       return (await this.#probe).bind(fn.bdf);
     });
+  }
+
+  /** Build and load the test module, for `warm`: the machines that are restored from the snapshot have it then. */
+  async loadProbe(): Promise<void> {
+    await this.#scene(() => (this.#probe ??= Probe.load(this)));
   }
 
   /** What the PCI core asked of the probe module (probe, remove), oldest first; it survives removals. */

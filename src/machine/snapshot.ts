@@ -1,38 +1,45 @@
 // A booted machine, kept: its device state by a migration, its memory as it lies (x-ignore-shared: memory that is
 // shared is not in the stream). Each copy that is made of it goes on from there, in a fraction of a boot.
-// QEMU: migration/ram.c (ramblock_is_ignored), docs/devel/migration.
+// QEMU: migration/ram.c (ramblock_is_ignored), docs/devel/migration. Who keeps one beyond a process: kept-snapshots.ts.
 import { basename, join } from 'node:path';
 import { dir } from 'tmp-promise';
-import { BootError, ProtocolError, UsageError } from '../errors.ts';
+import { ProtocolError, UsageError } from '../errors.ts';
 import { Guest } from '../guest/guest.ts';
 import { SshConnection } from '../guest/ssh.ts';
-import { leash, type Leash } from '../qemu/leash.ts';
-import { forwardedPort, parseUsernet } from '../qemu/memory-map.ts';
+import type { BuiltModule } from '../image/index.ts';
+import { leash } from '../qemu/leash.ts';
 import { MEMORY_FD, type QemuProcess } from '../qemu/process.ts';
 import type { QmpClient } from '../qmp/client.ts';
-import { shellWord } from '../shell-word.ts';
+import { within } from '../wait.ts';
 import { failedStart } from './failed-start.ts';
-import { launch } from './launch.ts';
+import { launch, sshPort } from './launch.ts';
 import { Machine } from './machine.ts';
-import { MemoryImage } from './memory-image.ts';
+import type { MachinePlan } from './plan.ts';
+import { openSnapshot, writeSnapshot, type OpenSnapshot, type SnapshotRecord } from './snapshot-directory.ts';
+import { receiveState, sendState, uriOf } from './state-stream.ts';
 import { Trouble } from './trouble.ts';
 
 const SAVE_TIMEOUT_MS = 30_000;
 const LOAD_TIMEOUT_MS = 30_000;
+const SSH_TIMEOUT_MS = 10_000;
 const CAPABILITIES = ['events', 'x-ignore-shared'] as const;
 
+/** What a machine is that goes on elsewhere: everything that its guest does not carry itself. */
+export interface SnapshotSubject extends Pick<MachinePlan, 'parts' | 'preset' | 'ports' | 'shape' | 'commandTimeoutMs'> {
+  /** For reports of its copies. */
+  readonly loadedModules?: readonly BuiltModule[];
+}
+
 export class Snapshot {
-  readonly #directory: string;
-  readonly #machine: Machine;
-  readonly #memory: MemoryImage;
-  readonly #leash: Leash;
+  readonly #subject: SnapshotSubject;
+  readonly #open: OpenSnapshot;
+  readonly #onClose: () => Promise<void>;
   #closed: Promise<void> | undefined;
 
-  private constructor(machine: Machine, directory: string, memory: MemoryImage, onLeash: Leash) {
-    this.#machine = machine;
-    this.#directory = directory;
-    this.#memory = memory;
-    this.#leash = onLeash;
+  private constructor(subject: SnapshotSubject, open: OpenSnapshot, onClose: () => Promise<void>) {
+    this.#subject = subject;
+    this.#open = open;
+    this.#onClose = onClose;
   }
 
   /**
@@ -40,36 +47,32 @@ export class Snapshot {
    * @throws UsageError while a device is plugged (its back end cannot be copied: plug it into the copies)
    */
   static async take(machine: Machine): Promise<Snapshot> {
-    const { plugged, process, qmp, guest, trouble } = machine.innards;
-    if (plugged.length > 0) {
-      throw new UsageError(`a snapshot of a machine with a device plugged (${plugged.map((one) => one.device.kind).join(', ')})`, {
-        hint: 'unplug it first, and plug it into the machines that are restored',
-      });
-    }
     const { path: directory } = await dir({ prefix: 'rootport-snapshot-', mode: 0o700, unsafeCleanup: true });
     const onLeash = leash(directory);
     try {
-      // The copies must not find half of a conversation in their memory.
-      guest.close();
-      await enable(qmp);
-      const done = qmp.expectEvent('MIGRATION', ({ data }) => ['completed', 'failed'].includes(statusOf(data)), {
-        timeoutMs: SAVE_TIMEOUT_MS, what: 'QEMU to save the machine\'s state', signal: trouble.signal,
-      });
-      await qmp.execute('migrate', { uri: `exec:cat >${shellWord(stateFile(directory))}` });
-      if (statusOf((await done).data) === 'failed') await explain(qmp, 'QEMU could not save the machine\'s state');
-      const memory = await MemoryImage.save(`/proc/${process.pid}/fd/${MEMORY_FD}`, join(directory, 'memory'));
-      await machine.close();
-      return new Snapshot(machine, directory, memory, onLeash);
+      await saveMachine(machine, directory, {});
+      return await Snapshot.open(directory, subjectOf(machine), () => onLeash.release());
     } catch (error) {
-      await machine.close();
       await onLeash.release();
       throw error;
     }
   }
 
+  /**
+   * What saveMachine left in a directory, of a machine of this subject.
+   * @throws ProtocolError when anything of it is odd, an error of the file system's when a file cannot be read
+   */
+  static async open(directory: string, subject: SnapshotSubject, onClose: () => Promise<void> = async () => {}): Promise<Snapshot> {
+    return new Snapshot(subject, await openSnapshot(directory), onClose);
+  }
+
   /** What a copy's memory is at first, bytes. */
   get usedBytes(): number {
-    return this.#memory.usedBytes;
+    return this.#open.memory.usedBytes;
+  }
+
+  get record(): SnapshotRecord {
+    return this.#open.record;
   }
 
   /**
@@ -79,37 +82,43 @@ export class Snapshot {
    */
   async restore(): Promise<Machine> {
     if (this.#closed !== undefined) throw new UsageError('the snapshot is closed');
-    const { parts, preset, ports, shape, sshTarget } = this.#machine.innards;
+    const { parts, preset, ports, shape, commandTimeoutMs, loadedModules } = this.#subject;
+    const { record, memory, state, bootConsole } = this.#open;
     const { path: directory } = await dir({ prefix: 'rootport-', mode: 0o700, unsafeCleanup: true });
     const trouble = new Trouble();
     let process: QemuProcess | undefined;
     try {
       const started = await launch({
         qemu: parts.qemu, shape, start: 'incoming', directory, name: basename(directory), trouble,
-        fill: (fd) => this.#memory.load(fd), onProcess: (one) => { process = one; },
+        fill: (fd) => memory.load(fd), onProcess: (one) => { process = one; },
       });
       const { qmp } = started;
       await enable(qmp);
       const resumed = qmp.expectEvent('RESUME', () => true, {
         timeoutMs: LOAD_TIMEOUT_MS, what: 'QEMU to load the machine\'s state', signal: trouble.signal,
       });
-      await qmp.execute('migrate-incoming', { uri: `exec:cat ${shellWord(stateFile(this.#directory))}` });
+      const socket = join(directory, 'state');
+      await qmp.execute('migrate-incoming', { uri: uriOf(socket) });
+      sendState(socket, state);
       await resumed;
-      const port = forwardedPort(parseUsernet(await qmp.hmp('info usernet')), 22);
-      if (port === undefined) throw new BootError('QEMU forwards no port to the guest\'s SSH server');
-      const target = { ...sshTarget, port, signal: trouble.signal };
-      const ssh = await SshConnection.connect(target);
-      const guest = new Guest(ssh, parts.kernel.release, this.#machine.guest.defaultTimeoutMs);
+      const target = { ...record.guest, port: await sshPort(qmp), timeoutMs: SSH_TIMEOUT_MS, signal: trouble.signal };
+      const guest = new Guest(await SshConnection.connect(target), parts.kernel.release, commandTimeoutMs, loadedModules);
       await guest.shell.run(`date -s @${Math.floor(Date.now() / 1000)} >/dev/null`);
-      return new Machine({ parts, preset, ports, shape, directory, ...started, guest, trouble, plugged: [], sshTarget: target, restored: true });
+      return new Machine({
+        parts, preset, ports, shape, directory, ...started, guest, trouble, plugged: [], sshTarget: target,
+        restored: { madeAt: record.madeAt, bootConsole },
+      });
     } catch (error) {
       return failedStart(error, { trouble, process, plugged: [], directory });
     }
   }
 
-  /** Remove it from disk; machines that were restored go on. Idempotent. */
+  /** Remove it, unless it is the cache's; machines that were restored go on. Idempotent. */
   close(): Promise<void> {
-    return (this.#closed ??= this.#leash.release());
+    return (this.#closed ??= (async () => {
+      await this.#open.memory.close();
+      await this.#onClose();
+    })());
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -117,8 +126,39 @@ export class Snapshot {
   }
 }
 
-function stateFile(directory: string): string {
-  return join(directory, 'state');
+/**
+ * Save a machine into an empty directory, and end it.
+ * @throws UsageError while a device is plugged; the machine goes on then
+ */
+export async function saveMachine(machine: Machine, directory: string, of: SnapshotRecord['of']): Promise<void> {
+  const { plugged, shape, process, qmp, guest, trouble, sshTarget: { privateKey, hostKeyBase64, nonce } } = machine.innards;
+  const devices = [...plugged.map(({ device }) => device.kind), ...(plugged.length > 0 ? [] : shape.devices.map(({ driver }) => driver))];
+  if (devices.length > 0) {
+    throw new UsageError(`a snapshot of a machine with a device plugged (${devices.join(', ')})`, {
+      hint: 'unplug it first, and plug it into the machines that are restored',
+    });
+  }
+  try {
+    // The copies must not find half of a conversation in their memory.
+    guest.close();
+    await enable(qmp);
+    await using receiver = await receiveState(join(machine.innards.directory, 'state'));
+    const done = qmp.expectEvent('MIGRATION', ({ data }) => ['completed', 'failed'].includes(statusOf(data)), {
+      timeoutMs: SAVE_TIMEOUT_MS, what: 'QEMU to save the machine\'s state', signal: trouble.signal,
+    });
+    await qmp.execute('migrate', { uri: receiver.uri });
+    if (statusOf((await done).data) === 'failed') await explain(qmp, 'QEMU could not save the machine\'s state');
+    const state = await within(receiver.bytes, { timeoutMs: SAVE_TIMEOUT_MS, what: 'QEMU to end the machine\'s state', signal: trouble.signal });
+    await writeSnapshot(directory, {
+      of, guest: { privateKey, hostKeyBase64, nonce }, state, memoryPath: `/proc/${process.pid}/fd/${MEMORY_FD}`, bootConsole: machine.bootConsole,
+    });
+  } finally {
+    await machine.close();
+  }
+}
+
+function subjectOf({ innards: { parts, preset, ports, shape, guest } }: Machine): SnapshotSubject {
+  return { parts, preset, ports, shape, commandTimeoutMs: guest.defaultTimeoutMs, loadedModules: guest.loadedModules };
 }
 
 async function enable(qmp: QmpClient): Promise<void> {

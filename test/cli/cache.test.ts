@@ -2,7 +2,7 @@
 import { existsSync, mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from '@jest/globals';
-import { formatBytes } from '../../src/cli/cache-entries.ts';
+import { formatBytes } from '../../src/packages/cache-entries.ts';
 import { rootport, temporary } from './rootport.ts';
 
 let root: string;

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { UsageError } from '../../src/errors.ts';
-import { checkFiles, withFiles } from '../../src/image/guest-files.ts';
+import { checkFiles, filesArchive, withArchive } from '../../src/image/guest-files.ts';
 import { parseCpio } from './cpio-reader.ts';
 
 let directory = '', program = '', data = '', image = '';
@@ -40,11 +40,11 @@ describe('files', () => {
   });
 
   test('of which there are none leave the image as it is', async () => {
-    expect(await withFiles(image, {}, join(directory, 'run'))).toBe(image);
+    expect(await withArchive(image, await filesArchive({}), join(directory, 'run'))).toBe(image);
   });
 
   test('stand behind the image, executable where the host\'s are, /lib below /usr as the guest has it', async () => {
-    const own = await withFiles(image, { '/lib/firmware/x': data, '/root/run': program }, join(directory, 'run'));
+    const own = await withArchive(image, await filesArchive({ '/lib/firmware/x': data, '/root/run': program }), join(directory, 'run'));
     const bytes = await readFile(own);
     expect(bytes.toString('latin1', 0, 20)).toBe('what the image holds');
     expect(parseCpio(bytes.subarray(20)).filter(({ name }) => /x|run/.test(name))).toMatchObject([

@@ -548,7 +548,7 @@ describe('memory regions one by one', () => {
     expect(await add(frontEnd, slot(509))).toBe(1n);
     await frontEnd.closed();
     expect(errors[0]?.message).toContain('beyond the 509 regions');
-  }, 30_000); // 510 round trips, each a turn of both sides: on a host that runs twenty programs more than Jest's five seconds
+  });
 });
 
 describe('steering and witnesses', () => {

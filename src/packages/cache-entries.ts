@@ -1,9 +1,11 @@
 // What the cache takes on disk, and taking entries out of it so that no half of one is ever left in place.
 import { randomBytes } from 'node:crypto';
+import { existsSync } from 'node:fs';
 import { mkdir, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { execa } from 'execa';
-import { cacheRoot, listEntries, withLock, type CacheEntry, type Progress } from '../packages/index.ts';
+import { cacheRoot, listEntries, withLock, type CacheEntry } from './cache.ts';
+import type { Progress } from './progress.ts';
 
 export interface SizedEntry extends CacheEntry {
   readonly sizeBytes: number;
@@ -25,11 +27,15 @@ async function diskUsage(paths: readonly string[]): Promise<Map<string, number>>
 
 /**
  * Remove an entry. Whoever is building it right now is waited for; whoever is using it is not. It is
- * moved away first: a removal that is cut short leaves nothing that looks whole.
+ * moved away first: a removal that is cut short leaves nothing that looks whole. One that is gone already is no error.
+ * @param only asked once nobody else builds or removes it: whether it is still to go
  */
-export async function removeEntry({ kind, key, path }: CacheEntry, progress: Progress): Promise<void> {
+export async function removeEntry(
+  { kind, key, path }: Pick<CacheEntry, 'kind' | 'key' | 'path'>, progress: Progress, only: () => Promise<boolean> = async () => true,
+): Promise<void> {
   const name = kind === 'partial' ? key.replace(/-[0-9a-f]{12}$/, '') : `${kind}-${key.replace(/\.json$/, '')}`;
   await withLock(name, progress, async () => {
+    if (!existsSync(path) || !await only()) return;
     if (kind === 'partial') return rm(path, { recursive: true, force: true });
     const away = join(cacheRoot(), 'partial', `${name}-${randomBytes(6).toString('hex')}`);
     await mkdir(join(cacheRoot(), 'partial'), { recursive: true });
