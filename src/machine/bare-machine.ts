@@ -13,6 +13,8 @@ import type { PciAddress } from '../qtest/config-mechanism.ts';
 import { BareFunction } from './bare-function.ts';
 import type { BareBus } from './bare-bus.ts';
 import { ejectBare, plugBare, requestRemoval } from './bare-hotplug.ts';
+import { markBareInterrupts, readBareLedger } from './interrupt-bare.ts';
+import type { InterruptLedger, InterruptMark } from './interrupt-ledger.ts';
 import { slotsOf, type BareSlots } from './bare-slots.ts';
 import { Plugged } from './plugged.ts';
 import { freePort } from './ports.ts';
@@ -133,6 +135,16 @@ export class BareMachine {
   /** Where a device in this port is put. */
   placementOf(port: string): Placement {
     return placement(this.#innards.preset, port);
+  }
+
+  /** Where the interrupt counts of a function stand, to count from here: `toHaveDelivered({ since })`. */
+  mark(fn: BareFunction): Promise<InterruptMark> {
+    return this.scene(() => markBareInterrupts(fn));
+  }
+
+  /** What the device fired and which messages came into guest RAM, by vector; since a mark, or ever. */
+  ledger(fn: BareFunction, since?: InterruptMark): Promise<InterruptLedger> {
+    return this.scene(() => readBareLedger(fn, since));
   }
 
   /** A piece of guest RAM that nobody else has, zeroed; its guest-physical address. */

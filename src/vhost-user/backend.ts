@@ -35,6 +35,8 @@ export interface VhostUserBackendOptions {
 export class VhostUserBackend {
   /** Asked before every interrupt of a queue; absent: all are delivered. */
   beforeCall: ((queueIndex: number) => CallDecision) | undefined;
+  /** Told of each interrupt that `fired` counts, just before. */
+  onFired: ((queueIndex: number) => void) | undefined;
   readonly #options: VhostUserBackendOptions;
   readonly #side: 'listen' | 'connect';
   #listener: UnixListener | undefined;
@@ -154,6 +156,7 @@ export class VhostUserBackend {
 
   /** Fire a queue's interrupt although nothing was used. UsageError when the driver has set none up. */
   signal(queueIndex: number): void {
+    this.onFired?.(queueIndex);
     if (!this.#signal(queueIndex)) throw new UsageError(`vhost-user: queue ${queueIndex} has no call eventfd to signal`);
     this.#fired[queueIndex] = (this.#fired[queueIndex] ?? 0) + 1;
   }
@@ -167,6 +170,7 @@ export class VhostUserBackend {
     const outcome = this.#session?.configChanged(timeoutMs);
     if (outcome === undefined) throw new UsageError('vhost-user: a config change, and no front end that listens for it');
     this.#configChanges += 1;
+    this.onFired?.(CONFIG_CHANGE);
     return outcome;
   }
 
@@ -279,6 +283,7 @@ export class VhostUserBackend {
   /** The hot path's end: from a completed request to the driver's interrupt. */
   #called(index: number): void {
     this.#fired[index] = (this.#fired[index] ?? 0) + 1;
+    this.onFired?.(index);
     if (this.beforeCall === undefined) {
       this.#signal(index);
       return;
