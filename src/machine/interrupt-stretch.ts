@@ -20,8 +20,8 @@ export interface PlugMark {
 
 /** What was fired longer ago has come, or never will. */
 const SETTLED_MS = 5000;
-/** Looks of a mark at what is on its way, before it lets it be. */
-const SETTLING_LOOKS = 6;
+/** Looks of a mark at what is on its way, at most. */
+const SETTLING_LOOKS = 4;
 
 const plugs = new WeakMap<Plugged, PlugMark>();
 
@@ -51,7 +51,9 @@ export async function markInterrupts(fn: PciFunction): Promise<InterruptMark> {
     const inFlight = inFlightAt(fn, reading, fires, trace);
     // What was sent is handled before the guest answers once more.
     const settled = inFlight.size === 0 && (look > 1 || fires.length === 0);
-    if (settled || trace.missing !== undefined || look === SETTLING_LOOKS) return { bdf: fn.bdf, timeMs, reading, inFlight };
+    if (settled || trace.missing !== undefined || fn.fireWitness?.watch === undefined) return { bdf: fn.bdf, timeMs, reading, inFlight };
+    // QEMU's main loop has turned dozens of times since: what it has not sent of the fires by now is lost.
+    if (look === SETTLING_LOOKS) return { bdf: fn.bdf, timeMs, reading, inFlight: new Map() };
   }
 }
 
