@@ -19,6 +19,7 @@ import { slotsOf, type BareSlots } from './bare-slots.ts';
 import { Plugged } from './plugged.ts';
 import { freePort } from './ports.ts';
 import type { Trouble } from './trouble.ts';
+import type { UnplugReport } from './unplug.ts';
 
 export interface BareInnards {
   readonly qemu: Qemu;
@@ -107,14 +108,14 @@ export class BareMachine {
     });
   }
 
-  /** Ask for the device, see its slot tell so, and eject it. DeadlineError when QEMU does not let it go. */
-  async unplug(device: Device, options: { readonly timeoutMs?: number } = {}): Promise<void> {
+  /** Ask for the device, see its slot tell so, and eject it: what is still seen of it. DeadlineError when QEMU does not let it go. */
+  async unplug(device: Device, options: { readonly timeoutMs?: number } = {}): Promise<UnplugReport> {
     await this.requestRemoval(device);
     return this.scene(async () => {
       const plugged = this.#find(device);
       const { removalRequested } = await this.slots.events(plugged.port);
       if (!removalRequested) throw new ProtocolError(`${this.slots.kind} hot-plug: ${plugged.port} does not tell that its removal is asked for`);
-      await this.eject(device, options);
+      return this.eject(device, options);
     });
   }
 
@@ -123,12 +124,13 @@ export class BareMachine {
     return this.scene(() => requestRemoval(this, this.#find(device)));
   }
 
-  /** Eject the device's slot, and wait until QEMU has let it go. */
-  eject(device: Device, { timeoutMs = this.#innards.timeoutMs }: { readonly timeoutMs?: number } = {}): Promise<void> {
+  /** Eject the device's slot, and wait until QEMU has let it go; what is still seen of it, for `toLeaveNothingBehind`. */
+  eject(device: Device, { timeoutMs = this.#innards.timeoutMs }: { readonly timeoutMs?: number } = {}): Promise<UnplugReport> {
     return this.scene(async () => {
       const plugged = this.#find(device);
-      await ejectBare(this, plugged, timeoutMs);
+      const report = await ejectBare(this, plugged, timeoutMs);
       await this.#forget(plugged);
+      return report;
     });
   }
 
