@@ -10,6 +10,7 @@ export type { BareOptions } from './machine/bare-options.ts';
 export { BareMachine } from './machine/bare-machine.ts';
 export { BareFunction } from './machine/bare-function.ts';
 export type { BareSlots, SlotEvents } from './machine/bare-slots.ts';
+export type { InterruptLedger, InterruptMark, LedgerRow } from './machine/interrupt-ledger.ts';
 export type { MsiMessages, MsixMessages } from './qtest/messages.ts';
 export type { DriverBuffer, DriverQueue, VirtioDriver } from './qtest/virtio-driver.ts';
 export type { IrqEvent, QtestClient } from './qtest/client.ts';

@@ -53,7 +53,7 @@ export async function attachVhostUser(site: AttachSite, options: VhostUserAttach
     ...shape,
     ailment: () => (!backend.down ? undefined
       : `its back end crashed, and a driver that waits for what was in flight waits ${reconnect ? 'until gate.restart()' : 'for ever'}`),
-    witness: { unit: 'queue', fired: () => backend.fired() },
+    witness: { unit: 'queue', fired: () => backend.fired(), watch: (listener) => { backend.onFired = listener; } },
     detach: once(async () => {
       steered.connect(undefined);
       await backend.close();

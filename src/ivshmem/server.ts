@@ -65,6 +65,8 @@ interface Client {
 export class IvshmemServer {
   /** The shared memory as this process sees it; detached by close(). */
   readonly memory: ArrayBuffer;
+  /** Told of each vector that is fired, just before. */
+  onFired: ((vector: number) => void) | undefined;
   readonly #options: IvshmemServerOptions;
   readonly #memoryFd: number;
   readonly #vectorFds: number[] = [];
@@ -163,6 +165,7 @@ export class IvshmemServer {
     }
     if (!this.connected) throw new UsageError(`ivshmem: vector ${vector} fired, and no QEMU is connected`, { hint: 'await ready() first' });
     if (this.#quiescent) throw new UsageError(`ivshmem: vector ${vector} fired after quiesce(): the device is being unplugged`);
+    this.onFired?.(vector);
     signalEventfd(fd);
     this.#fired[vector] = (this.#fired[vector] ?? 0) + 1;
   }

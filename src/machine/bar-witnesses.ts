@@ -4,6 +4,7 @@
 import { IORESOURCE, readBars, type BarKind } from '../pci/bar.ts';
 import { COMMAND, configOf } from '../pci/config-space.ts';
 import { parseMemoryTrees, regionsAt } from '../qemu/memory-tree.ts';
+import { BareFunction } from './bare-function.ts';
 import type { PciFunction } from './pci-function.ts';
 
 /** What one witness says of a BAR; what it does not tell is left out. */
@@ -28,13 +29,13 @@ export interface BarWitnesses {
   readonly memoryMap: BarTestimony;
 }
 
-export async function readBarWitnesses(fn: PciFunction, bar: number): Promise<BarWitnesses> {
-  const reader = configOf(await fn.configSpace());
+export async function readBarWitnesses(fn: PciFunction | BareFunction, bar: number): Promise<BarWitnesses> {
+  const reader = fn instanceof BareFunction ? fn : configOf(await fn.configSpace());
   const command = await reader.configRead(0x04, 2);
   const register = (await readBars(reader)).find(({ index }) => index === bar);
   const decoding = (command & (register?.kind === 'io' ? COMMAND.IO : COMMAND.MEMORY)) !== 0;
   const queryPci = await fromQueryPci(fn, bar);
-  const kernel = await fromKernel(fn, bar);
+  const kernel = fn instanceof BareFunction ? { witness: KERNEL, missing: 'there is no operating system' } : await fromKernel(fn, bar);
   const config: BarTestimony = register === undefined ? { witness: CONFIG, missing: 'the register is zero' } : {
     witness: CONFIG, kind: register.kind, prefetchable: register.prefetchable,
     address: decoding ? register.address : 'off',
@@ -63,7 +64,7 @@ async function fromKernel(fn: PciFunction, bar: number): Promise<BarTestimony> {
   };
 }
 
-async function fromQueryPci(fn: PciFunction, bar: number): Promise<BarTestimony> {
+async function fromQueryPci(fn: PciFunction | BareFunction, bar: number): Promise<BarTestimony> {
   const region = (await fn.vmm()).regions.find((one) => one.bar === bar);
   if (region === undefined) return { witness: QUERY_PCI, missing: 'it shows no such BAR' };
   return {
@@ -76,7 +77,7 @@ async function fromQueryPci(fn: PciFunction, bar: number): Promise<BarTestimony>
 }
 
 /** The region whose start is the BAR's: the BAR itself, or else whatever an access there ends in. */
-async function fromMemoryMap(fn: PciFunction, kind: BarKind | undefined, address: bigint | undefined): Promise<BarTestimony> {
+async function fromMemoryMap(fn: PciFunction | BareFunction, kind: BarKind | undefined, address: bigint | undefined): Promise<BarTestimony> {
   if (address === undefined) return { witness: MEMORY_MAP, missing: 'config space names no address to look at' };
   const trees = parseMemoryTrees(await fn.machine.qmp.hmp('info mtree'));
   const regions = regionsAt(trees, kind === 'io' ? 'I/O' : 'memory', address);

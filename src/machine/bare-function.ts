@@ -10,6 +10,8 @@ import { VirtioDriver } from '../qtest/virtio-driver.ts';
 import { openVirtioTransport } from '../qtest/virtio-transport.ts';
 import type { BareMachine } from './bare-machine.ts';
 
+const messages = new WeakMap<PciNode, MsixMessages | MsiMessages>();
+
 export class BareFunction extends QtestFunction {
   readonly machine: BareMachine;
 
@@ -27,12 +29,17 @@ export class BareFunction extends QtestFunction {
 
   /** Turn MSI-X on, each vector's message going into a slot of guest RAM of its own. */
   enableMsix(): Promise<MsixMessages> {
-    return this.machine.scene(() => MsixMessages.enable(this, this.#slots));
+    return this.machine.scene(() => this.#remembered(MsixMessages.enable(this, this.#slots)));
   }
 
   /** Turn MSI on, its messages going into guest RAM; as many as the function asks for, or fewer. */
   enableMsi(vectors?: number): Promise<MsiMessages> {
-    return this.machine.scene(() => MsiMessages.enable(this, this.#slots, vectors));
+    return this.machine.scene(() => this.#remembered(MsiMessages.enable(this, this.#slots, vectors)));
+  }
+
+  /** What enableMsix or enableMsi gave last, of this object or of another for the same function. */
+  get messages(): MsixMessages | MsiMessages | undefined {
+    return messages.get(this.node);
   }
 
   /** A driver's side of this virtio device, its structures reached in their BARs or through PCI_CFG's window. */
@@ -56,6 +63,12 @@ export class BareFunction extends QtestFunction {
       ({ bus, slot } = bridge.address);
     }
     return intxLines[(slot + pin + (this.machine.innards.preset.portDriver === undefined ? 3 : 0)) % 4] ?? 0;
+  }
+
+  async #remembered<T extends MsixMessages | MsiMessages>(enabling: Promise<T>): Promise<T> {
+    const enabled = await enabling;
+    messages.set(this.node, enabled);
+    return enabled;
   }
 
   readonly #slots = async (count: number): Promise<MessageSlots> =>

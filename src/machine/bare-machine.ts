@@ -13,10 +13,13 @@ import type { PciAddress } from '../qtest/config-mechanism.ts';
 import { BareFunction } from './bare-function.ts';
 import type { BareBus } from './bare-bus.ts';
 import { ejectBare, plugBare, requestRemoval } from './bare-hotplug.ts';
+import { markBareInterrupts, readBareLedger } from './interrupt-bare.ts';
+import type { InterruptLedger, InterruptMark } from './interrupt-ledger.ts';
 import { slotsOf, type BareSlots } from './bare-slots.ts';
 import { Plugged } from './plugged.ts';
 import { freePort } from './ports.ts';
 import type { Trouble } from './trouble.ts';
+import type { UnplugReport } from './unplug.ts';
 
 export interface BareInnards {
   readonly qemu: Qemu;
@@ -105,14 +108,14 @@ export class BareMachine {
     });
   }
 
-  /** Ask for the device, see its slot tell so, and eject it. DeadlineError when QEMU does not let it go. */
-  async unplug(device: Device, options: { readonly timeoutMs?: number } = {}): Promise<void> {
+  /** Ask for the device, see its slot tell so, and eject it: what is still seen of it. DeadlineError when QEMU does not let it go. */
+  async unplug(device: Device, options: { readonly timeoutMs?: number } = {}): Promise<UnplugReport> {
     await this.requestRemoval(device);
     return this.scene(async () => {
       const plugged = this.#find(device);
       const { removalRequested } = await this.slots.events(plugged.port);
       if (!removalRequested) throw new ProtocolError(`${this.slots.kind} hot-plug: ${plugged.port} does not tell that its removal is asked for`);
-      await this.eject(device, options);
+      return this.eject(device, options);
     });
   }
 
@@ -121,18 +124,29 @@ export class BareMachine {
     return this.scene(() => requestRemoval(this, this.#find(device)));
   }
 
-  /** Eject the device's slot, and wait until QEMU has let it go. */
-  eject(device: Device, { timeoutMs = this.#innards.timeoutMs }: { readonly timeoutMs?: number } = {}): Promise<void> {
+  /** Eject the device's slot, and wait until QEMU has let it go; what is still seen of it, for `toLeaveNothingBehind`. */
+  eject(device: Device, { timeoutMs = this.#innards.timeoutMs }: { readonly timeoutMs?: number } = {}): Promise<UnplugReport> {
     return this.scene(async () => {
       const plugged = this.#find(device);
-      await ejectBare(this, plugged, timeoutMs);
+      const report = await ejectBare(this, plugged, timeoutMs);
       await this.#forget(plugged);
+      return report;
     });
   }
 
   /** Where a device in this port is put. */
   placementOf(port: string): Placement {
     return placement(this.#innards.preset, port);
+  }
+
+  /** Where the interrupt counts of a function stand, to count from here: `toHaveDelivered({ since })`. */
+  mark(fn: BareFunction): Promise<InterruptMark> {
+    return this.scene(() => markBareInterrupts(fn));
+  }
+
+  /** What the device fired and which messages came into guest RAM, by vector; since a mark, or ever. */
+  ledger(fn: BareFunction, since?: InterruptMark): Promise<InterruptLedger> {
+    return this.scene(() => readBareLedger(fn, since));
   }
 
   /** A piece of guest RAM that nobody else has, zeroed; its guest-physical address. */

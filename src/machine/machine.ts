@@ -14,7 +14,8 @@ import type { MachinePreset } from '../qemu/preset.ts';
 import type { QemuProcess } from '../qemu/process.ts';
 import type { QmpClient } from '../qmp/client.ts';
 import { removeBackends } from './device-backends.ts';
-import { rememberPlug, traceBefore } from './interrupt-witnesses.ts';
+import type { InterruptLedger, InterruptMark } from './interrupt-ledger.ts';
+import { readStretch, rememberPlug, traceBefore } from './interrupt-stretch.ts';
 import type { MachineShape } from './launch.ts';
 import type { Parts } from './parts.ts';
 import { PciFunction } from './pci-function.ts';
@@ -180,6 +181,14 @@ export class Machine {
   async probeEvents(fn?: PciFunction): Promise<ProbeEvent[]> {
     if (this.#probe === undefined) return [];
     return (await this.#probe).events(fn === undefined ? {} : { bdf: fn.bdf });
+  }
+
+  /**
+   * What the device fired, the VMM sent and the guest handled on each of a function's vectors, since a mark or
+   * since it was plugged. The VMM is a witness under TCG, where the trace ran by then: in useMachine it does.
+   */
+  ledger(fn: PciFunction, since?: InterruptMark): Promise<InterruptLedger> {
+    return this.#scene(async () => (await readStretch(fn, since)).ledger);
   }
 
   /** Build the Kbuild directory for this guest's kernel. */

@@ -1,9 +1,10 @@
 // A function's MSI-X capability as each side has it: config space as the guest reads it, the guest's own
 // lspci, and QEMU's memory map, where table and pending bits are regions of their size.
 // Sources: PCI Local Bus 3.0, 6.8.2; pciutils ls-caps.c; QEMU hw/pci/msix.c (msix_init).
-import { configOf } from '../pci/config-space.ts';
+import { configOf, type ConfigReader } from '../pci/config-space.ts';
 import { msixPbaBytes, msixTableBytes, readMsixCapability } from '../pci/msix.ts';
 import { parseMemoryTrees, regionsAt, type MemoryNode } from '../qemu/memory-tree.ts';
+import { BareFunction } from './bare-function.ts';
 import type { PciFunction } from './pci-function.ts';
 
 /** What one witness says; what it does not tell is left out. */
@@ -22,12 +23,13 @@ const CONFIG = 'guest: config space';
 const LSPCI = 'guest: lspci';
 const MEMORY_MAP = 'VMM: info mtree';
 
-export async function readMsixWitnesses(fn: PciFunction): Promise<MsixTestimony[]> {
-  return [await fromConfig(fn), await fromLspci(fn), await fromMemoryMap(fn)];
+export async function readMsixWitnesses(fn: PciFunction | BareFunction): Promise<MsixTestimony[]> {
+  if (fn instanceof BareFunction) return [await fromConfig(fn), { witness: LSPCI, missing: 'there is no operating system' }, await fromMemoryMap(fn)];
+  return [await fromConfig(configOf(await fn.configSpace())), await fromLspci(fn), await fromMemoryMap(fn)];
 }
 
-async function fromConfig(fn: PciFunction): Promise<MsixTestimony> {
-  const capability = await readMsixCapability(configOf(await fn.configSpace()));
+async function fromConfig(config: ConfigReader): Promise<MsixTestimony> {
+  const capability = await readMsixCapability(config);
   if (capability === undefined) return { witness: CONFIG, vectors: 0, note: 'no MSI-X capability' };
   const { tableSize, tableBar, tableOffset, pbaBar, pbaOffset, enabled, functionMasked } = capability;
   return {
@@ -57,7 +59,7 @@ async function fromLspci(fn: PciFunction): Promise<MsixTestimony> {
 }
 
 /** QEMU's own MSI-X lays `msix-table` and `msix-pba` regions into the BARs; a back end's own MSI-X may not. */
-async function fromMemoryMap(fn: PciFunction): Promise<MsixTestimony> {
+async function fromMemoryMap(fn: PciFunction | BareFunction): Promise<MsixTestimony> {
   const trees = parseMemoryTrees(await fn.machine.qmp.hmp('info mtree'));
   const regions = (await fn.vmm()).regions.filter(({ type, address }) => type === 'memory' && address >= 0);
   if (regions.length === 0) return { witness: MEMORY_MAP, missing: 'no memory BAR is decoded: nothing is mapped' };

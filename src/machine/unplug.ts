@@ -36,8 +36,8 @@ export interface UnplugReport {
   readonly deletedAfterMs: number;
   /** The driver that was bound before; undefined when there was none. */
   readonly driver: string | undefined;
-  /** The driver's remove() returned. `'no driver'`: none was bound. `'no witness'`: this kernel has no kprobes. */
-  readonly removeReturned: boolean | 'no driver' | 'no witness';
+  /** The driver's remove() returned. `'no driver'`: none was bound. `'no witness'`: this kernel has no kprobes. `'no guest'`: the bare tier. */
+  readonly removeReturned: boolean | 'no driver' | 'no witness' | 'no guest';
   readonly leftovers: readonly Leftover[];
 }
 

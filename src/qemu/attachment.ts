@@ -49,6 +49,11 @@ export interface FireWitness {
   readonly unit: 'vector' | 'queue';
   /** Times fired, by index, since the attachment began. */
   fired(): ReadonlyMap<number, number>;
+  /**
+   * Call `listener` with the index at every fire, as it happens; the one before is no longer called. Absent: when it
+   * fires is not known here (a back end in a thread of its own).
+   */
+  watch?(listener: (index: number) => void): void;
 }
 
 /** A device plugged once: from before `device_add` to after DEVICE_DELETED (or QEMU's exit). */

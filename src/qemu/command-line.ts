@@ -90,7 +90,8 @@ interface Differences {
 function assemble(spec: Shared, { behaviour, memory, software, harness }: Differences): string[] {
   const { preset } = spec;
   return [
-    '-name', spec.name, '-nodefaults', '-no-user-config', '-display', 'none', ...behaviour,
+    // Lines of the trace with the time of day in microseconds (machine/interrupt-trace.ts); QEMU's own messages get it too.
+    '-msg', 'timestamp=on', '-name', spec.name, '-nodefaults', '-no-user-config', '-display', 'none', ...behaviour,
     '-machine', `${preset.machine},memory-backend=ram`, '-accel', accelerator(spec),
     '-cpu', cpuModel(spec.accel), '-smp', `${spec.cpus}`, '-m', `${spec.memoryMiB}M`,
     // Shared, so that a vhost-user back end can be plugged at any time.

@@ -15,6 +15,8 @@ export class MessageSlots {
   readonly #qtest: QtestClient;
   readonly base: bigint;
   readonly count: number;
+  /** Messages that were taken, by `messageName`. */
+  readonly #taken = new Map<string, number>();
 
   /** `base` is the guest-physical address of `4 * count` bytes of RAM, which are cleared by `clear`. */
   constructor(qtest: QtestClient, base: bigint, count: number) {
@@ -44,7 +46,7 @@ export class MessageSlots {
     do {
       const data = Number(await this.#qtest.memoryRead(this.addressOf(vector), 4));
       if (data === 0) continue;
-      await this.#qtest.memoryWrite(this.addressOf(vector), 4, 0n);
+      await this.#clear({ vector, data });
       return data;
     } while (performance.now() < until);
     throw new DeadlineError(`the message of vector ${vector} at 0x${this.addressOf(vector).toString(16)} in guest RAM`, timeoutMs, {
@@ -52,7 +54,38 @@ export class MessageSlots {
     });
   }
 
+  /**
+   * How often each message was found here, taken or still lying in its slot, by `messageName`; nothing is taken.
+   * Of messages that came to one slot between two looks the last alone is seen.
+   */
+  async seen(): Promise<ReadonlyMap<string, number>> {
+    await this.#qtest.settle();
+    const seen = new Map(this.#taken);
+    for (const { vector, data } of await this.#lying()) {
+      const name = messageName(this.addressOf(vector), data);
+      seen.set(name, (seen.get(name) ?? 0) + 1);
+    }
+    return seen;
+  }
+
+  /** An address is that of a slot. */
+  has(address: bigint): boolean {
+    return address >= this.base && address < this.base + BigInt(4 * this.count);
+  }
+
   async #read(): Promise<ArrivedMessage[]> {
+    const arrived = await this.#lying();
+    for (const one of arrived) await this.#clear(one);
+    return arrived;
+  }
+
+  async #clear({ vector, data }: ArrivedMessage): Promise<void> {
+    await this.#qtest.memoryWrite(this.addressOf(vector), 4, 0n);
+    const name = messageName(this.addressOf(vector), data);
+    this.#taken.set(name, (this.#taken.get(name) ?? 0) + 1);
+  }
+
+  async #lying(): Promise<ArrivedMessage[]> {
     const bytes = await this.#qtest.read(this.base, 4 * this.count);
     const view = new DataView(bytes.buffer, bytes.byteOffset);
     const arrived: ArrivedMessage[] = [];
@@ -60,7 +93,11 @@ export class MessageSlots {
       const data = view.getUint32(4 * vector, true);
       if (data !== 0) arrived.push({ vector, data });
     }
-    for (const { vector } of arrived) await this.#qtest.memoryWrite(this.addressOf(vector), 4, 0n);
     return arrived;
   }
+}
+
+/** What tells a message from others: where it goes, and what is written there. */
+export function messageName(address: bigint, data: number): string {
+  return `0x${address.toString(16)} <- 0x${data.toString(16)}`;
 }

@@ -39,6 +39,8 @@ export interface VhostUserBackendOptions {
 export class VhostUserBackend {
   /** Asked before every interrupt of a queue; absent: all are delivered. */
   beforeCall: ((queueIndex: number) => CallDecision) | undefined;
+  /** Told of each interrupt that `fired` counts, just before. */
+  onFired: ((queueIndex: number) => void) | undefined;
   readonly #options: VhostUserBackendOptions;
   readonly #side: 'listen' | 'connect';
   #listener: UnixListener | undefined;
@@ -160,6 +162,7 @@ export class VhostUserBackend {
 
   /** Fire a queue's interrupt although nothing was used. UsageError when the driver has set none up. */
   signal(queueIndex: number): void {
+    this.onFired?.(queueIndex);
     if (!this.#signal(queueIndex)) throw new UsageError(`vhost-user: queue ${queueIndex} has no call eventfd to signal`);
     this.#fired[queueIndex] = (this.#fired[queueIndex] ?? 0) + 1;
     this.#record?.fired(queueIndex);
@@ -174,6 +177,7 @@ export class VhostUserBackend {
     const outcome = this.#session?.configChanged(timeoutMs);
     if (outcome === undefined) throw new UsageError('vhost-user: a config change, and no front end that listens for it');
     this.#configChanges += 1;
+    this.onFired?.(CONFIG_CHANGE);
     return outcome;
   }
 
@@ -295,6 +299,7 @@ export class VhostUserBackend {
       const queue = this.queue(index);
       if (queue !== undefined) this.#record.looked(index, queue);
     }
+    this.onFired?.(index);
     if (this.beforeCall === undefined) {
       this.#signal(index);
       return;

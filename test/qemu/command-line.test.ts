@@ -15,7 +15,7 @@ const valuesOf = (args: readonly string[], option: string): string[] => args.fil
 
 test('a q35 with two ports is this line', () => {
   expect(commandLine(spec('q35'))).toEqual([
-    '-name', 'rootport-x1', '-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot',
+    '-msg', 'timestamp=on', '-name', 'rootport-x1', '-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot',
     '-machine', `${findPreset('q35').machine},memory-backend=ram`, '-accel', 'tcg',
     '-cpu', 'max', '-smp', '1', '-m', '256M',
     '-object', 'memory-backend-file,id=ram,size=256M,mem-path=/proc/self/fd/5,share=on',

@@ -1,6 +1,7 @@
 // How matchers print what they compare: one spelling for each kind of value, so that equal values are equal
 // texts, and the message around a table of witnesses.
 import { UsageError } from '../../errors.ts';
+import { BareFunction } from '../../machine/bare-function.ts';
 import { PciFunction } from '../../machine/pci-function.ts';
 import type { WitnessTable } from '../../report/run-report.ts';
 import { renderWitnesses, type Comparison, type Testimony } from '../../report/witness-table.ts';
@@ -10,13 +11,13 @@ export const decimal = (value: number | undefined): string | undefined => (value
 export const yesNo = (value: boolean | undefined): string | undefined => (value === undefined ? undefined : value ? 'yes' : 'no');
 
 /** `0000:01:00.0 (edu in rp1)` */
-export function nameOf(fn: PciFunction): string {
-  return `${fn.bdf} (${fn.kind} in ${fn.port})`;
+export function nameOf(fn: PciFunction | BareFunction): string {
+  return fn instanceof BareFunction ? `${fn.bdf} of the bare machine` : `${fn.bdf} (${fn.kind} in ${fn.port})`;
 }
 
-/** What `expect` was given, checked. */
-export function functionOf(received: unknown, matcher: string): PciFunction {
-  if (received instanceof PciFunction) return received;
+/** What `expect` was given, checked: a function of a machine with a guest, or of a bare one. */
+export function anyFunctionOf(received: unknown, matcher: string): PciFunction | BareFunction {
+  if (received instanceof PciFunction || received instanceof BareFunction) return received;
   throw new UsageError(`${matcher} takes a PCI function, and got ${received instanceof Promise ? 'a promise' : typeof received}`, {
     hint: received instanceof Promise ? 'await it: expect(await vm.plug(device))' : 'vm.plug(device) returns one; vm.functionOf(device) finds that of a device that is plugged',
   });

@@ -3,7 +3,7 @@ import { recorded } from './recorded.ts';
 import { toBeMappedAt, type MappingClaim } from './to-be-mapped-at.ts';
 import { toHaveBar, type BarClaim } from './to-have-bar.ts';
 import { toHaveCleanLog, type CleanLogClaim } from './to-have-clean-log.ts';
-import { toHaveDelivered, type DeliveryClaim } from './to-have-delivered.ts';
+import { toHaveDelivered, type DeliveryClaim, type DeliveryOptions, type VectorClaim } from './to-have-delivered.ts';
 import { toHaveMsix, type MsixClaim } from './to-have-msix.ts';
 import { toLeaveNothingBehind } from './to-leave-nothing-behind.ts';
 
@@ -15,7 +15,7 @@ export const matchers = {
   toHaveMsix: recorded('toHaveMsix', toHaveMsix),
   toLeaveNothingBehind: recorded('toLeaveNothingBehind', toLeaveNothingBehind),
 };
-export type { BarClaim, CleanLogClaim, DeliveryClaim, MappingClaim, MsixClaim };
+export type { BarClaim, CleanLogClaim, DeliveryClaim, DeliveryOptions, MappingClaim, MsixClaim, VectorClaim };
 
 /** Each prints what every witness says, side by side, when it fails. */
 export interface RootportMatchers<R> {
@@ -25,8 +25,12 @@ export interface RootportMatchers<R> {
   toBeMappedAt(claim: MappingClaim): Promise<void>;
   /** A PciFunction has MSI-X of this shape: config space, the guest's lspci and QEMU's memory map agree. */
   toHaveMsix(claim: MsixClaim): Promise<void>;
-  /** A PciFunction's vector was delivered: device, VMM and guest count it. Waits for it to come true. */
+  /**
+   * A function's vectors were delivered, as device, VMM and guest count it, and its other vectors' counts add up.
+   * Waits for it to come true.
+   */
   toHaveDelivered(claim: DeliveryClaim): Promise<void>;
+  toHaveDelivered(claims: readonly VectorClaim[], options?: DeliveryOptions): Promise<void>;
   /** An UnplugReport shows that nothing of the function is left. */
   toLeaveNothingBehind(): R;
   /** A machine's (or guest's) kernel has reported no WARN, BUG, oops and the like since the test began. */

@@ -3,7 +3,7 @@
 import type { MatcherContext } from 'expect';
 import { readBarWitnesses } from '../../machine/bar-witnesses.ts';
 import { compareWitnesses } from '../../report/witness-table.ts';
-import { checkFields, functionOf, hex, nameOf, outcome, type MatcherResult } from './format.ts';
+import { checkFields, anyFunctionOf, hex, nameOf, outcome, type MatcherResult } from './format.ts';
 import { barTestimony, checkBar } from './to-have-bar.ts';
 
 export interface MappingClaim {
@@ -21,7 +21,7 @@ const COLUMNS = ['address', 'size'] as const;
 
 /** Passes when every witness, the memory map among them, has the BAR at this address. */
 export async function toBeMappedAt(this: MatcherContext, received: unknown, claim: MappingClaim): Promise<MatcherResult> {
-  const fn = functionOf(received, 'toBeMappedAt');
+  const fn = anyFunctionOf(received, 'toBeMappedAt');
   checkFields(claim, ['bar', 'address', 'kernelResource'], 'toBeMappedAt');
   checkBar(claim.bar);
   const { config, kernel, queryPci, memoryMap } = await readBarWitnesses(fn, claim.bar);

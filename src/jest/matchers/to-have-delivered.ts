@@ -1,130 +1,124 @@
-// toHaveDelivered: an interrupt vector was fired, sent and handled this often, as the device, the VMM and the
-// guest count it. Deliveries take a moment: it looks again until the claim holds or its time is over.
+// toHaveDelivered: interrupt vectors were fired, sent and handled this often, and the rest of the function's ledger adds
+// up: as the device, the VMM and the guest count it. Deliveries take a moment: it looks again until that holds or
+// its time is over.
 import type { MatcherContext } from 'expect';
 import { UsageError } from '../../errors.ts';
-import { readInterrupts, type Counts, type InterruptMark, type InterruptWitnesses } from '../../machine/interrupt-witnesses.ts';
+import { BareFunction } from '../../machine/bare-function.ts';
+import type { InterruptLedger, InterruptMark } from '../../machine/interrupt-ledger.ts';
+import { readStretch, type StretchEvents } from '../../machine/interrupt-stretch.ts';
 import type { PciFunction } from '../../machine/pci-function.ts';
-import type { Testimony } from '../../report/witness-table.ts';
-import { checkFields, functionOf, nameOf, outcome, type MatcherResult } from './format.ts';
+import { renderLedger } from '../../report/ledger-table.ts';
+import { anyFunctionOf, checkFields, nameOf, type MatcherResult } from './format.ts';
+import { findWrong, type CountRange, type Finding, type OthersClaim } from './ledger-verdict.ts';
 
 /**
  * Counts by which a claim is made. `exactly` only of fires at least 1 ms apart, or acknowledged one by one:
  * eventfds add up what is fired closer (FACTS: MSI-X), and fewer messages than fires are then right.
  */
-export interface DeliveryClaim {
+export interface VectorClaim {
   /** MSI-X vector (MSI: from 0). A virtio driver has configuration changes on 0, queue i on i + 1. */
   readonly vector: number;
   readonly exactly?: number;
   /** Default 1, when neither of the others is given. */
   readonly atLeast?: number;
   readonly atMost?: number;
+}
+
+export interface DeliveryOptions {
   /** Count from here: `const since = await vm.mark(fn)`. Default: since the device was plugged. */
   readonly since?: InterruptMark;
+  /**
+   * Vectors that no claim names. `'accounted'` (default): what they fired was delivered, once and to the right handler.
+   * `'none'`: moreover they did not move at all. `'any'`: they are not looked at, nor whether the claimed ones add up.
+   */
+  readonly others?: OthersClaim;
   /** How long it may take to come true; default: half of what a command in this guest may take. */
   readonly timeoutMs?: number;
 }
 
-const COLUMNS = ['count', 'pending bit'] as const;
+export interface DeliveryClaim extends VectorClaim, DeliveryOptions {}
+
+const CLAIM_FIELDS = ['vector', 'exactly', 'atLeast', 'atMost'];
+const OPTION_FIELDS = ['since', 'others', 'timeoutMs'];
+const OTHERS = ['accounted', 'none', 'any'];
 
 /**
- * Passes when the count of every witness that is there satisfies the claim, the guest's is there, and (where
- * deliveries are claimed) the vector's pending bit is clear. What holds at once is looked at a second time:
- * an interrupt too many may still be on its way.
+ * Passes when the count of every witness that is there satisfies every claim, the guest's is there (on the bare tier
+ * guest RAM's), where deliveries are claimed no pending bit is set, and the vectors' counts do not contradict
+ * each other. What holds at once is looked at a second time: an interrupt too many may still be on its way.
  * @throws UsageError for a vector that the function does not have, or with `.not`
  */
-export async function toHaveDelivered(this: MatcherContext, received: unknown, claim: DeliveryClaim): Promise<MatcherResult> {
-  const fn = functionOf(received, 'toHaveDelivered');
-  checkFields(claim, ['vector', 'exactly', 'atLeast', 'atMost', 'since', 'timeoutMs'], 'toHaveDelivered');
+export async function toHaveDelivered(
+  this: MatcherContext, received: unknown, claim: DeliveryClaim | readonly VectorClaim[], options: DeliveryOptions = {},
+): Promise<MatcherResult> {
+  const fn = anyFunctionOf(received, 'toHaveDelivered');
   if (this.isNot === true) {
     throw new UsageError('toHaveDelivered has no .not: a witness that is missing would make it pass', { hint: 'claim exactly: 0, or atMost: n' });
   }
-  const range = rangeOf(claim);
-  const { seen, rows } = await watch(fn, claim, range);
-  const pass = rows.every(({ wrong }) => wrong.length === 0);
-  return outcome(
-    pass, this.utils.matcherHint('toHaveDelivered', 'function', 'claim'),
-    `vector ${claim.vector} of ${nameOf(fn)}, ${claim.since === undefined ? 'since it was plugged' : 'since the mark'}`,
-    COLUMNS, { 'count': range.text, 'pending bit': range.least > 0 ? 'clear' : undefined },
-    rows.map(({ testimony }) => testimony), { wrong: rows.map(({ wrong }) => wrong) }, remark(claim, seen),
-  );
+  const list = Array.isArray(claim) ? claim as readonly VectorClaim[] : [claim as DeliveryClaim];
+  const given: DeliveryOptions = Array.isArray(claim) ? options : { ...options, ...claim as DeliveryClaim };
+  for (const one of list) checkFields(one, Array.isArray(claim) ? CLAIM_FIELDS : [...CLAIM_FIELDS, ...OPTION_FIELDS], 'toHaveDelivered');
+  checkFields(options, OPTION_FIELDS, 'toHaveDelivered');
+  const { others = 'accounted' } = given;
+  if (!OTHERS.includes(others)) throw new UsageError(`toHaveDelivered: others: ${JSON.stringify(others)}`, { hint: `it is one of ${OTHERS.join(', ')}` });
+  const ranges = list.map(rangeOf);
+  const { ledger, findings } = await watch(fn, ranges, others, given);
+  const wrong = new Map<number, string[]>();
+  for (const { vector, why } of findings) wrong.set(vector, [...wrong.get(vector) ?? [], why]);
+  return {
+    pass: findings.length === 0,
+    message: () => [
+      `${this.utils.matcherHint('toHaveDelivered', 'function', 'claim')}\n`,
+      `${headline(ranges)} of ${nameOf(fn)}, since ${given.since !== undefined ? 'the mark' : fn instanceof BareFunction ? 'it was there' : 'it was plugged'}`,
+      renderLedger(ledger, wrong, new Set(ranges.map(({ vector }) => vector))),
+      ...remarks(ledger, others),
+    ].join('\n'),
+  };
 }
 
-interface Range {
-  readonly least: number;
-  readonly most: number;
-  readonly text: string;
+function headline(ranges: readonly CountRange[]): string {
+  return ranges.length === 0 ? 'all vectors' : ranges.map(({ vector, text }) => `vector ${vector} ${text}`).join(', ');
 }
 
-function rangeOf({ exactly, atLeast, atMost, vector }: DeliveryClaim): Range {
+function remarks({ tier, interrupted }: InterruptLedger, others: OthersClaim): string[] {
+  return [
+    ...(tier === 'bare' ? ['no guest handles them here: the claim rests on the device and on the messages in guest RAM, which tell that one came, not how often'] : []),
+    ...(interrupted !== undefined && others !== 'any' ? [`not checked: whether the other vectors add up (${interrupted})`] : []),
+  ];
+}
+
+function rangeOf({ exactly, atLeast, atMost, vector }: VectorClaim): CountRange {
   for (const count of [vector, exactly, atLeast, atMost]) {
     if (count !== undefined && (!Number.isInteger(count) || count < 0)) throw new UsageError(`toHaveDelivered: ${count} is no count`);
   }
   if (exactly !== undefined) {
     if (atLeast !== undefined || atMost !== undefined) throw new UsageError('toHaveDelivered takes exactly, or atLeast and atMost, not both');
-    return { least: exactly, most: exactly, text: `exactly ${exactly}` };
+    return { vector, least: exactly, most: exactly, text: `exactly ${exactly}` };
   }
-  if (atLeast === undefined && atMost !== undefined) return { least: 0, most: atMost, text: `at most ${atMost}` };
+  if (atLeast === undefined && atMost !== undefined) return { vector, least: 0, most: atMost, text: `at most ${atMost}` };
   const least = atLeast ?? 1;
-  if (atMost === undefined) return { least, most: Infinity, text: `at least ${least}` };
-  return { least, most: atMost, text: `${least} to ${atMost}` };
+  if (atMost === undefined) return { vector, least, most: Infinity, text: `at least ${least}` };
+  return { vector, least, most: atMost, text: `${least} to ${atMost}` };
 }
 
-interface Row {
-  readonly testimony: Testimony;
-  readonly wrong: string[];
+interface Look {
+  readonly ledger: InterruptLedger;
+  readonly events: StretchEvents | undefined;
+  readonly findings: readonly Finding[];
 }
 
-async function watch(fn: PciFunction, claim: DeliveryClaim, range: Range): Promise<{ seen: InterruptWitnesses; rows: Row[] }> {
-  const giveUpAt = performance.now() + (claim.timeoutMs ?? fn.machine.guest.defaultTimeoutMs / 2);
+async function watch(fn: PciFunction | BareFunction, ranges: readonly CountRange[], others: OthersClaim, { since, timeoutMs }: DeliveryOptions): Promise<Look> {
+  const bare = fn instanceof BareFunction;
+  const giveUpAt = performance.now() + (timeoutMs ?? (bare ? fn.machine.innards.timeoutMs : fn.machine.guest.defaultTimeoutMs) / 2);
   for (let held = false; ;) {
-    const seen = await readInterrupts(fn, claim.since);
-    if (seen.mode !== 'none' && claim.vector >= seen.vectors) {
-      throw new UsageError(`${nameOf(fn)} has ${seen.mode === 'msi' ? 'MSI' : 'MSI-X'} vectors 0 to ${seen.vectors - 1}; ${claim.vector} is none`);
+    const { ledger, events } = bare ? { ledger: await fn.machine.ledger(fn, since), events: undefined } : await readStretch(fn, since);
+    const beyond = ranges.find(({ vector }) => vector >= ledger.vectors);
+    if (ledger.mode !== 'none' && beyond !== undefined) {
+      throw new UsageError(`${nameOf(fn)} has ${ledger.mode === 'msi' ? 'MSI' : 'MSI-X'} vectors 0 to ${ledger.vectors - 1}; ${beyond.vector} is none`);
     }
-    const rows = rowsOf(seen, claim.vector, range);
-    const holds = rows.every(({ wrong }) => wrong.length === 0);
-    if ((holds && held) || tooMany(seen, claim.vector, range) || performance.now() > giveUpAt) return { seen, rows };
+    const findings = findWrong(ledger, ranges, others);
+    const holds = findings.length === 0;
+    if ((holds && held) || findings.some(({ final }) => final) || performance.now() > giveUpAt) return { ledger, events, findings };
     held = holds;
   }
-}
-
-/** Counts only grow. */
-function tooMany(seen: InterruptWitnesses, vector: number, { most }: Range): boolean {
-  return [seen.fired, seen.sent, seen.handled, seen.probed].some((counts) => (countOf(counts, vector) ?? 0) > most);
-}
-
-function rowsOf(seen: InterruptWitnesses, vector: number, { least, most }: Range): Row[] {
-  const counted: [string, Counts][] = [
-    ['device: fired', seen.fired], ['VMM: apic_deliver_irq', seen.sent], ['guest: /proc/interrupts', seen.handled],
-    // A second word of the guest: not worth a line where the probe is not the driver.
-    ...('counts' in seen.probed ? [['guest: probe\'s handler', seen.probed] satisfies [string, Counts]] : []),
-  ];
-  const rows = counted.map(([witness, counts]): Row => {
-    const count = countOf(counts, vector);
-    if (count === undefined) {
-      // Nothing is claimed by the guest's silence, except that nothing came.
-      const needed = witness === 'guest: /proc/interrupts' && least > 0;
-      return { testimony: { witness, says: {}, missing: 'missing' in counts ? counts.missing : 'it does not know this vector' }, wrong: needed ? ['count'] : [] };
-    }
-    return { testimony: { witness, says: { count: String(count) } }, wrong: count < least || count > most ? ['count'] : [] };
-  });
-  const pending = seen.pending?.[vector];
-  rows.push(pending === undefined
-    ? { testimony: { witness: 'VMM: pending bits', says: {}, missing: seen.mode === 'msi' ? 'MSI has no PBA' : 'the PBA cannot be read' }, wrong: [] }
-    : { testimony: { witness: 'VMM: pending bits', says: { 'pending bit': pending ? 'set' : 'clear' } }, wrong: pending && least > 0 ? ['pending bit'] : [] });
-  return rows;
-}
-
-function countOf(counts: Counts, vector: number): number | undefined {
-  return 'counts' in counts ? counts.counts[vector] ?? 0 : undefined;
-}
-
-/** What else moved: a wrong vector is the commonest reason for a missing one. */
-function remark({ vector }: DeliveryClaim, seen: InterruptWitnesses): string {
-  const words = { fired: seen.fired, sent: seen.sent, handled: seen.handled };
-  const moved = Array.from({ length: seen.vectors }, (_, other) => other).filter((other) => other !== vector).flatMap((other) => {
-    const counts = Object.entries(words).flatMap(([word, one]) => (countOf(one, other) ? [`${word} ${countOf(one, other)}`] : []));
-    return counts.length === 0 ? [] : [`  vector ${other}: ${counts.join(', ')}`];
-  });
-  return moved.length === 0 ? 'no other vector moved' : `other vectors that moved:\n${moved.slice(0, 16).join('\n')}`;
 }

@@ -7,6 +7,8 @@ import { compareWitnesses, type Testimony } from '../../report/witness-table.ts'
 import { outcome, type MatcherResult } from './format.ts';
 
 const COLUMNS = ['verdict'] as const;
+const NO_GUEST = 'there is no operating system';
+const NO_REMOVE = { 'no driver': 'no driver was bound', 'no witness': 'this kernel has no kprobes to see it by', 'no guest': NO_GUEST } as const;
 
 export function toLeaveNothingBehind(this: MatcherContext, received: unknown): MatcherResult {
   const report = reportOf(received);
@@ -17,14 +19,15 @@ export function toLeaveNothingBehind(this: MatcherContext, received: unknown): M
       .map(({ where, what }) => ({ witness: `${name}: ${where}`, says: { verdict: 'left behind' }, note: what }));
   };
   const remove: Testimony = typeof removeReturned === 'string'
-    ? { witness: 'guest: driver\'s remove()', says: {}, missing: removeReturned === 'no driver' ? 'no driver was bound' : 'this kernel has no kprobes to see it by' }
+    ? { witness: 'guest: driver\'s remove()', says: {}, missing: NO_REMOVE[removeReturned] }
     : { witness: 'guest: driver\'s remove()', says: { verdict: removeReturned ? 'gone' : 'did not return' }, note: driver ?? '' };
   const clean = (name: string, what: string, mine: Testimony[]): Testimony[] => (mine.length > 0 ? mine : [{ witness: name, says: { verdict: 'gone' }, note: what }]);
   const testimonies: Testimony[] = [
     { witness: 'VMM: DEVICE_DELETED', says: { verdict: 'gone' }, note: `after ${Math.round(report.deletedAfterMs)} ms` },
     ...clean('VMM: query-pci', 'it shows no such device', of('vmm')),
     remove,
-    ...clean('guest: sysfs, interrupts, iomem', 'nothing of it is left', of('guest')),
+    ...(removeReturned === 'no guest' ? [{ witness: 'guest: sysfs, interrupts, iomem', says: {}, missing: NO_GUEST }]
+      : clean('guest: sysfs, interrupts, iomem', 'nothing of it is left', of('guest'))),
     ...of('device'),
   ];
   const expected = { verdict: 'gone' };

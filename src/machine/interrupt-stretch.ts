@@ -1,0 +1,172 @@
+// The stretch of test that a ledger is of, in a machine with a guest: from a mark, or the plug, to now. What the
+// VMM sent in it, when the device fired, and whether interrupts were on all the time.
+import { UsageError } from '../errors.ts';
+import { COMMAND } from '../pci/config-space.ts';
+import type { TimedEvent } from './event-log.ts';
+import { firesSince, recentFires, recordFires } from './interrupt-fires.ts';
+import { ledgerOf, type Counts, type InterruptLedger, type InterruptMark, type InterruptReading, type Stretch } from './interrupt-ledger.ts';
+import { interruptTraceOf, startInterruptTrace, type ConfigWrite, type InterruptTrace, type TracePosition } from './interrupt-trace.ts';
+import { readGuestInterrupts, type GuestReading } from './interrupt-witnesses.ts';
+import type { Machine } from './machine.ts';
+import type { PciFunction } from './pci-function.ts';
+import type { Plugged } from './plugged.ts';
+
+/** Where the trace stood at a plug; undefined when it did not run. */
+export interface PlugMark {
+  readonly trace: ReadonlyMap<string, number>;
+  readonly position: TracePosition;
+  readonly timeMs: number;
+}
+
+/** What was fired longer ago has come, or never will. */
+const SETTLED_MS = 5000;
+/** Looks of a mark at what is on its way, at most. */
+const SETTLING_LOOKS = 4;
+
+const plugs = new WeakMap<Plugged, PlugMark>();
+
+/** For `plug`: what the trace counted before the device was there; undefined when it did not run. */
+export async function traceBefore(machine: Machine): Promise<PlugMark | undefined> {
+  const trace = await interruptTraceOf(machine);
+  if (trace === undefined) return undefined;
+  if (trace.missing === undefined) await trace.settle();
+  return { trace: new Map(trace.counts), position: trace.position(), timeMs: performance.now() };
+}
+
+/** Of a device that was attached just now. */
+export function rememberPlug(plugged: Plugged, before: PlugMark | undefined): void {
+  if (before === undefined) return;
+  plugs.set(plugged, before);
+  recordFires(plugged);
+}
+
+/** Remember the counts of a function, to count deliveries from here on. */
+export async function markInterrupts(fn: PciFunction): Promise<InterruptMark> {
+  const trace = await startInterruptTrace(fn.machine);
+  recordFires(fn.plugged);
+  for (let look = 1; ; look += 1) {
+    const timeMs = performance.now();
+    const fires = recentFires(fn.plugged, timeMs - SETTLED_MS);
+    const reading = await readGuestInterrupts(fn);
+    const inFlight = inFlightAt(fn, reading, fires, trace);
+    // What was sent is handled before the guest answers once more.
+    const settled = inFlight.size === 0 && (look > 1 || fires.length === 0);
+    if (settled || trace.missing !== undefined || fn.fireWitness?.watch === undefined) return { bdf: fn.bdf, timeMs, reading, inFlight };
+    // QEMU's main loop has turned dozens of times since: what it has not sent of the fires by now is lost.
+    if (look === SETTLING_LOOKS) return { bdf: fn.bdf, timeMs, reading, inFlight: new Map() };
+  }
+}
+
+/** The recent fires that no message is known to have followed: each may still come. */
+function inFlightAt(fn: PciFunction, reading: GuestReading, fires: readonly TimedEvent<number>[], trace: InterruptTrace): Map<number, number> {
+  const inFlight = new Map<number, number>();
+  if (reading.mode === 'none') return inFlight;
+  if (fn.fireWitness?.watch === undefined) {
+    // What was fired ever, for nobody knows when.
+    if ('counts' in reading.fired) for (const [vector, times] of reading.fired.counts.entries()) if (times !== 0) inFlight.set(vector, Infinity);
+    return inFlight;
+  }
+  const lastSent = new Map(trace.messagesAfter(performance.now() - 2 * SETTLED_MS).map(({ what, timeMs }) => [what, timeMs]));
+  for (const { timeMs, what } of fires) {
+    const vector = reading.vectorOf(what);
+    if (vector === undefined || vector === reading.requestVector) continue;
+    const message = reading.entries[vector]?.message;
+    const sentMs = message === undefined ? undefined : lastSent.get(message);
+    if (sentMs === undefined || sentMs < timeMs) inFlight.set(vector, (inFlight.get(vector) ?? 0) + 1);
+  }
+  return inFlight;
+}
+
+/** The events of a stretch, as far as their times are known; for a drawing. */
+export interface StretchEvents {
+  readonly beganMs: number | undefined;
+  /** By vector. */
+  readonly fires: readonly TimedEvent<number>[] | undefined;
+  readonly messages: readonly TimedEvent<string>[] | undefined;
+  readonly reading: InterruptReading;
+}
+
+/** The counts since a mark, or since the device was plugged, and what happened when. UsageError for another function's mark. */
+export async function readStretch(fn: PciFunction, since?: InterruptMark): Promise<{ ledger: InterruptLedger; events: StretchEvents }> {
+  checkMark(fn.bdf, since);
+  const now = await readGuestInterrupts(fn);
+  const plug = plugs.get(fn.plugged);
+  const before = since?.reading;
+  const position = since === undefined ? plug?.position : before?.position;
+  const trace = await interruptTraceOf(fn.machine);
+  const recorded = since === undefined ? (plug === undefined ? undefined : 0) : before?.fires;
+  const fires = firesSince(fn.plugged, recorded)?.flatMap(({ timeMs, what }) => {
+    const vector = now.vectorOf(what);
+    return vector === undefined ? [] : [{ timeMs, what: vector }];
+  });
+  const messages = position === undefined ? undefined : trace?.messagesSince(position);
+  const enabling = enablingOf(now, before, position === undefined ? undefined : trace?.configWritesSince(position), fn.bdf.slice(5));
+  const stretch: Stretch = {
+    bdf: fn.bdf, tier: 'guest', since: since === undefined ? 'plug' : 'mark', fires, messages, inFlight: since?.inFlight, ...enabling,
+    sent: sentIn(now, since === undefined ? plug?.trace : before?.trace, before),
+  };
+  return { ledger: ledgerOf(before, now, stretch), events: { beganMs: since?.timeMs ?? plug?.timeMs, fires, messages, reading: now } };
+}
+
+export function checkMark(bdf: string, since: InterruptMark | undefined): void {
+  if (since !== undefined && since.bdf !== bdf) throw new UsageError(`the mark is of ${since.bdf}, and the function is ${bdf}`);
+}
+
+/** Of each vector's message since `trace`; undefined where it cannot be told. */
+export function sentIn(now: InterruptReading, trace: ReadonlyMap<string, number> | undefined, before: InterruptReading | undefined): Counts {
+  if ('missing' in now.sent || now.trace === undefined) return 'missing' in now.sent ? now.sent : { missing: 'no trace' };
+  if (trace === undefined) return { missing: 'the trace began after the device was plugged; count from `await vm.mark(fn)`' };
+  const messages = now.entries.map(({ message }) => message);
+  if (messages.every((message) => message === undefined)) return { missing: 'where the table\'s messages go cannot be told: remapped, elsewhere, or its BAR is off' };
+  return {
+    counts: messages.map((message, vector) => {
+      // The guest may have moved it to another CPU since; what it said before may be another vector's by now.
+      const past = before?.entries[vector]?.message;
+      const keys = new Set([message, past !== undefined && messages.includes(past) ? undefined : past].filter((key) => key !== undefined));
+      return keys.size === 0 ? undefined : [...keys].reduce((sum, key) => sum + (now.trace?.get(key) ?? 0) - (trace.get(key) ?? 0), 0);
+    }),
+  };
+}
+
+/**
+ * Whether messages were on all the time, from the writes to the function's config space: on means MSI-X (or
+ * MSI) enabled and bus mastering allowed, and what is fired while it is off is lost (PCI Local Bus 3.0, 6.8.2).
+ * Function Mask and a vector's own mask lose nothing. Counts began anew wherever it was turned on.
+ */
+export function enablingOf(
+  now: Pick<GuestReading, 'mode' | 'mastering' | 'capabilityOffset'>, before: Pick<InterruptReading, 'mode' | 'mastering'> | undefined,
+  writes: readonly TimedEvent<ConfigWrite>[] | undefined, slot: string,
+): Pick<Stretch, 'interrupted' | 'enabledAtMs'> {
+  const never = { enabledAtMs: Infinity };
+  if (now.mode === 'none' || !now.mastering) return { ...never, interrupted: 'MSI-X (or MSI) or bus mastering is off' };
+  if (writes === undefined) return { ...never, interrupted: 'whether MSI-X and bus mastering stayed on is not known' };
+  // A function comes with both off (PCI Local Bus 3.0, 6.2.2).
+  let enabled = (before?.mode ?? 'none') !== 'none';
+  let mastering = before?.mastering ?? false;
+  let live = enabled && mastering;
+  let enabledAtMs = live ? -Infinity : Infinity;
+  let turnedOn = 0;
+  let turnedOff = false;
+  for (const { timeMs, what: { slot: written, offset, value } } of writes) {
+    if (written !== slot) continue;
+    if (offset === 0x04) mastering = (value & COMMAND.BUS_MASTER) !== 0;
+    const control = now.capabilityOffset === undefined ? undefined : controlWritten(now.capabilityOffset, offset, value);
+    if (control !== undefined) enabled = (control & (now.mode === 'msi' ? 0x1 : 0x8000)) !== 0;
+    const is = enabled && mastering;
+    if (is && !live) {
+      turnedOn += 1;
+      enabledAtMs = timeMs;
+    }
+    turnedOff ||= live && !is;
+    live = is;
+  }
+  if (turnedOff || turnedOn > 1) return { ...never, interrupted: 'MSI-X (or MSI) or bus mastering was off meanwhile' };
+  return { interrupted: live && (enabledAtMs === -Infinity || turnedOn === 1) ? undefined : 'when MSI-X (or MSI) was turned on was not seen', enabledAtMs };
+}
+
+/** Message Control, out of a write of 16 or 32 bits that covers it; of 8 bits, its upper half as MSI-X has it. */
+function controlWritten(capability: number, offset: number, value: number): number | undefined {
+  if (offset === capability + 2) return value;
+  if (offset === capability) return value > 0xffff ? value >>> 16 : undefined;
+  return offset === capability + 3 ? value << 8 : undefined;
+}
