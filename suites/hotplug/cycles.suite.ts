@@ -27,7 +27,7 @@ async function cycle(i: number): Promise<void> {
 
 interface Counts {
   readonly text: string;
-  /** Bytes by caller; of threads' stacks there are as many as the kernel happens to keep. */
+  /** Bytes by caller; less threads' stacks, of which the kernel keeps some, and what it frees later. */
   readonly vmalloc: Readonly<Record<string, number>>;
   /** Objects in use by cache. */
   readonly slab: Readonly<Record<string, number>>;
@@ -39,7 +39,7 @@ async function counts(): Promise<Counts> {
   await read('sync; echo 3 >/proc/sys/vm/drop_caches; for cache in /sys/kernel/slab/*/shrink; do echo 1 >$cache; done');
   const vmalloc: Record<string, number> = {};
   for (const [, bytes, caller = ''] of (await read('cat /proc/vmallocinfo')).matchAll(/^\S+ +(\d+) (\S+)/gm)) {
-    if (!/stack|fork/.test(caller)) vmalloc[caller] = (vmalloc[caller] ?? 0) + Number(bytes);
+    if (!/stack|fork|unpurged/.test(caller)) vmalloc[caller] = (vmalloc[caller] ?? 0) + Number(bytes);
   }
   const slab: Record<string, number> = {};
   for (const [, cache = '', used] of (await read('cat /proc/slabinfo')).matchAll(/^(\S+) +(\d+) /gm)) slab[cache] = Number(used);
