@@ -13,6 +13,7 @@ import type { Console } from '../qemu/console.ts';
 import type { MachinePreset } from '../qemu/preset.ts';
 import type { QemuProcess } from '../qemu/process.ts';
 import type { QmpClient } from '../qmp/client.ts';
+import { injectAerError, type AerError } from './aer-injection.ts';
 import { removeBackends } from './device-backends.ts';
 import type { InterruptLedger, InterruptMark } from './interrupt-ledger.ts';
 import { readStretch, rememberPlug, traceBefore } from './interrupt-stretch.ts';
@@ -153,6 +154,18 @@ export class Machine {
         if (plugged.deleted) await this.#forget(plugged);
       }
     });
+  }
+
+  /**
+   * Let a device (or a port, by name) have a PCI Express error: `'UnxCmplt'`, `'RxOF'`, `'BadTLP'`, ... (PCIe Base 6.0,
+   * 7.8.4). Its AER Status bit is set, and unless it is masked the root port is told; whether it is fatal says the
+   * Severity register. QEMU before 10.0 sends uncorrectable errors only of functions whose SERR# Enable (COMMAND, bit
+   * 8) is set, and never correctable ones (hw/pci/pcie_aer.c, pcie_aer_msg_alldev): the status bit is there then, and
+   * the guest hears nothing.
+   * @throws UsageError for an unknown name, or a function without AER
+   */
+  async injectAer(device: Device | PciFunction | string, error: AerError): Promise<void> {
+    return this.#scene(() => injectAerError(this.qmp, typeof device === 'string' ? device : this.#find(device).id, error));
   }
 
   /** The function of a device that was cold-plugged, or plugged earlier. */
