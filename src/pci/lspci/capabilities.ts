@@ -3,15 +3,22 @@
 import { CONFIG_BYTES, CONFIG_HEADER_BYTES, EXTENDED_CONFIG_BYTES, STATUS } from '../config-space.ts';
 import { CAPABILITY_ID } from '../capabilities.ts';
 import {
-  advancedFeatures, agp, bridgeSubsystem, debugPort, hyperTransport, msi, msix, nameOnly, pciXText, powerManagement, sata, slotIdentification, vendorSpecific, vitalProductData,
+  advancedFeatures, bridgeSubsystem, debugPort, msi, msix, nameOnly, powerManagement, sata, slotIdentification, vendorSpecific, vitalProductData,
 } from './capability/conventional.ts';
+import { agp, pciX } from './capability/agp-pci-x.ts';
+import { enhancedAllocation } from './capability/enhanced-allocation.ts';
 import { expressText } from './capability/express.ts';
+import { hyperTransport } from './capability/hyper-transport.ts';
 import { pcieTypeAt } from './capability/pcie-type.ts';
 import type { CapabilityContext, CapabilityText } from './context.ts';
 import { aer, downstreamPortContainment } from './extended/errors.ts';
 import { dataObjectExchange, designatedVendorSpecific, resizableBar, serialNumber, tph, vendorSpecificExtended } from './extended/device.ts';
-import { l1Substates, latencyTolerance, precisionTime, secondaryPcie } from './extended/link.ts';
+import { dataEncryption } from './extended/encryption.ts';
+import { l1Substates, laneMargining, latencyTolerance, precisionTime, secondaryPcie } from './extended/link.ts';
+import { multicast } from './extended/multicast.ts';
+import { eventCollector, rootComplexLink } from './extended/root-complex.ts';
 import { accessControl, addressTranslation, alternativeRouting, pageRequest, processAddressSpace, singleRootIov } from './extended/sharing.ts';
+import { virtualChannel } from './extended/virtual-channel.ts';
 import { hex } from './text.ts';
 
 const TEXTS: Readonly<Record<number, CapabilityText>> = {
@@ -22,21 +29,21 @@ const TEXTS: Readonly<Record<number, CapabilityText>> = {
 };
 
 const EXTENDED_TEXTS: Readonly<Record<number, CapabilityText>> = {
-  0x00: nameOnly('Null'), 0x01: aer, 0x02: nameOnly('Virtual Channel'), 0x03: serialNumber, 0x04: nameOnly('Power Budgeting <?>'),
-  0x05: nameOnly('Root Complex Link'), 0x06: nameOnly('Root Complex Internal Link <?>'), 0x07: nameOnly('Root Complex Event Collector Endpoint Association'),
-  0x08: nameOnly('Multi-Function Virtual Channel <?>'), 0x09: nameOnly('Virtual Channel'), 0x0a: nameOnly('Root Complex Register Block <?>'),
+  0x00: nameOnly('Null'), 0x01: aer, 0x02: virtualChannel, 0x03: serialNumber, 0x04: nameOnly('Power Budgeting <?>'),
+  0x05: rootComplexLink, 0x06: nameOnly('Root Complex Internal Link <?>'), 0x07: eventCollector,
+  0x08: nameOnly('Multi-Function Virtual Channel <?>'), 0x09: virtualChannel, 0x0a: nameOnly('Root Complex Register Block <?>'),
   0x0b: vendorSpecificExtended, 0x0d: accessControl, 0x0e: alternativeRouting, 0x0f: addressTranslation, 0x10: singleRootIov,
-  0x11: nameOnly('Multi-Root I/O Virtualization <?>'), 0x12: nameOnly('Multicast'), 0x13: pageRequest, 0x15: resizableBar('Physical'),
+  0x11: nameOnly('Multi-Root I/O Virtualization <?>'), 0x12: multicast, 0x13: pageRequest, 0x15: resizableBar('Physical'),
   0x16: nameOnly('Dynamic Power Allocation <?>'), 0x17: tph, 0x18: latencyTolerance, 0x19: secondaryPcie, 0x1a: nameOnly('Protocol Multiplexing <?>'),
   0x1b: processAddressSpace, 0x1c: nameOnly('LN Requester <?>'), 0x1d: downstreamPortContainment, 0x1e: l1Substates, 0x1f: precisionTime,
   0x20: nameOnly('PCI Express over M_PHY <?>'), 0x21: nameOnly('FRS Queueing <?>'), 0x22: nameOnly('Readiness Time Reporting <?>'),
   0x23: designatedVendorSpecific, 0x24: resizableBar('Virtual'), 0x25: nameOnly('Data Link Feature <?>'), 0x26: nameOnly('Physical Layer 16.0 GT/s <?>'),
-  0x27: nameOnly('Lane Margining at the Receiver'), 0x28: nameOnly('Hierarchy ID <?>'), 0x29: nameOnly('Native PCIe Enclosure Management <?>'),
-  0x2a: nameOnly('Physical Layer 32.0 GT/s <?>'), 0x2b: nameOnly('Alternate Protocol <?>'), 0x2e: dataObjectExchange, 0x30: nameOnly('Integrity & Data Encryption'),
+  0x27: laneMargining, 0x28: nameOnly('Hierarchy ID <?>'), 0x29: nameOnly('Native PCIe Enclosure Management <?>'),
+  0x2a: nameOnly('Physical Layer 32.0 GT/s <?>'), 0x2b: nameOnly('Alternate Protocol <?>'), 0x2e: dataObjectExchange, 0x30: dataEncryption,
 };
 
-/** Ids whose text above is a name while lspci has lines below it. */
-export const NAMED_ONLY = { conventional: [0x02, 0x03, 0x07, 0x08, 0x14], extended: [0x02, 0x05, 0x07, 0x09, 0x12, 0x27, 0x30] } as const;
+/** Capabilities whose layout goes by the header's type. */
+const TEXTS_BY_HEADER: Readonly<Record<number, (headerType: number) => CapabilityText>> = { 0x07: pciX, 0x14: enhancedAllocation };
 
 /** Both lists, each capability with its lines. `pointer` is where the first list's is: 0x34, or CardBus' 0x14. */
 export function capabilityLines(base: Omit<CapabilityContext, 'pcieType'>, headerType: number): string {
@@ -59,7 +66,7 @@ export function capabilityLines(base: Omit<CapabilityContext, 'pcieType'>, heade
     }
     seen.add(offset);
     if (id === CAPABILITY_ID.PCI_EXPRESS) pcieType = pcieTypeAt(config, offset);
-    const render = id === CAPABILITY_ID.PCI_X ? pciXText(headerType) : TEXTS[id];
+    const render = TEXTS_BY_HEADER[id]?.(headerType) ?? TEXTS[id];
     text += render === undefined ? `Capability ID 0x${hex(id, 2)} [${hex(flags, 4)}]\n` : render({ ...base, pcieType }, offset);
     offset = next;
   }

@@ -2,7 +2,7 @@
 // Not here: what needs the machine again (-M), DNS (-q, -Q), access methods (-A, -H).
 import { capabilityLines } from './capabilities.ts';
 import { dumpedBytes, formatDump } from './dump.ts';
-import { compareAddresses, identityOf, type LspciFunction } from './function.ts';
+import { compareAddresses, type Identity, identityOf, type LspciFunction } from './function.ts';
 import type { Selection } from './selection.ts';
 import { selected } from './selection.ts';
 import { Names, type NumericLevel } from './names.ts';
@@ -10,6 +10,7 @@ import type { PciIds } from './pci-ids.ts';
 import { regionLines, romLine } from './regions.ts';
 import { longStatus, selfTest, shortStatus } from './status.ts';
 import { addressText, headerSubsystem, machineReadableLine, machineReadableRecord, type SubsystemIds, summaryLine } from './summary.ts';
+import { hex } from './text.ts';
 import { treeText } from './tree.ts';
 import { bridgeControlLines, busNumbersLine, secondaryStatusLine, windowLines } from './windows.ts';
 
@@ -78,6 +79,12 @@ function subsystemOf(fn: LspciFunction): SubsystemIds | undefined {
   return undefined;
 }
 
+/** A bridge's class with another header, or another's with a bridge's. */
+function invalidClass({ classId, headerType }: Identity): string {
+  const fits = headerType === 0 ? classId !== 0x0604 : headerType !== 1 || classId >> 8 === 0x06;
+  return fits ? '' : `\t!!! Invalid class ${hex(classId, 4)} for header type ${hex(headerType, 2)}\n`;
+}
+
 function details(fn: LspciFunction, { verbosity = 0, busView = false, drivers = false }: LspciOptions, names: Names): string {
   if (verbosity === 0 && !drivers) return '';
   const { config, kernel } = fn;
@@ -87,6 +94,7 @@ function details(fn: LspciFunction, { verbosity = 0, busView = false, drivers = 
   if (kernel?.label !== undefined) text += `\tDeviceName: ${kernel.label}\n`;
   if (subsystem !== undefined) text += `\tSubsystem: ${names.subsystem(id.vendorId, id.deviceId, subsystem.vendorId, subsystem.deviceId)}\n`;
   if (verbosity > 0) {
+    text += invalidClass(id);
     if (kernel?.physicalSlot !== undefined) text += `\tPhysical Slot: ${kernel.physicalSlot}\n`;
     const limits = id.headerType === 0 ? { minGrant: config.u8(0x3e), maxLatency: config.u8(0x3f) } : { minGrant: 0, maxLatency: 0 };
     text += verbosity > 1 ? longStatus(fn, limits, busView) : shortStatus(fn, busView);

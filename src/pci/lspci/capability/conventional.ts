@@ -80,37 +80,6 @@ export const advancedFeatures: CapabilityText = (context, offset) => {
   return `${text}\t\tAFCap: TP${sign(bit(features, 0))} FLR${sign(bit(features, 1))}\n\t\tAFCtrl: FLR${sign(bit(control, 0))}\n\t\tAFStatus: TP${sign(bit(status, 0))}\n`;
 };
 
-/** HyperTransport's kinds that have no text of their own here. */
-const HYPERTRANSPORT: readonly (readonly [mask: number, value: number, name: string])[] = [
-  [0xe000, 0x0000, 'Slave or Primary Interface'], [0xe000, 0x2000, 'Host or Secondary Interface'],
-  [0xf800, 0x4000, 'Switch'], [0xf800, 0x8000, 'Interrupt Discovery and Configuration'], [0xf800, 0x8800, 'Revision ID:'],
-  [0xf800, 0x9000, 'UnitID Clumping'], [0xf800, 0x9800, 'Extended Configuration Space Access'], [0xf800, 0xa000, 'Address Mapping'],
-  [0xf800, 0xa800, 'MSI Mapping'], [0xf800, 0xb000, 'DirectRoute'], [0xf800, 0xb800, 'VCSet'], [0xf800, 0xc000, 'Retry Mode'], [0xf800, 0xc800, 'X86 (reserved)'],
-];
-
-/** Which kind of HyperTransport capability; the links' registers of interfaces are not decoded. */
-export const hyperTransport: CapabilityText = (context, offset) => {
-  const { config } = context;
-  const command = config.u16(offset + 2);
-  const [, value, name] = HYPERTRANSPORT.find(([mask, kind]) => (command & mask) === kind) ?? [0, -1, `#${hex(command >> 11, 2)}`];
-  if (value === 0x8800) return `HyperTransport: Revision ID: ${(command >> 5) & 7}.${(command & 0x1f).toString().padStart(2, '0')}\n`;
-  if (value !== 0xa800) return `HyperTransport: ${name}\n`;
-  const fixed = bit(command, 1);
-  const text = `HyperTransport: MSI Mapping Enable${sign(bit(command, 0))} Fixed${sign(fixed)}\n`;
-  if (fixed || !inDetail(context, offset + 4, 8)) return text;
-  return `${text}\t\tMapping Address Base: ${hex((config.u64(offset + 4) >> 20n) << 20n, 16)}\n`;
-};
-
-/** PCI-X and AGP by their names. */
-export function pciXText(headerType: number): CapabilityText {
-  return () => (headerType === 1 ? 'PCI-X bridge device\n' : 'PCI-X non-bridge device\n');
-}
-
-export const agp: CapabilityText = ({ config }, offset) => {
-  const version = config.u8(offset + 2);
-  return `AGP version ${hex(version >> 4, 1)}.${hex(version & 0xf, 1)}\n`;
-};
-
 /** A capability that has a name and no text. */
 export function nameOnly(name: string): CapabilityText {
   return () => `${name}\n`;

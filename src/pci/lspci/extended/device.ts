@@ -1,8 +1,9 @@
 // What a device says of itself: serial number, vendor-specific, DVSEC, DOE, TPH, resizable BARs.
-// Source: PCIe Base 6.0, 7.9.3, 7.9.5, 7.9.6, 7.9.24, 7.9.13, 7.8.6; CXL 3.1, 8.1.
+// Source: PCIe Base 6.0, 7.9.3, 7.9.5, 7.9.6, 7.9.24, 7.9.13, 7.8.6.
 import { bit, field } from '../../bit-names.ts';
 import { type CapabilityContext, type CapabilityText, inDetail } from '../context.ts';
 import { hex, marks, sign } from '../text.ts';
+import { cxlLines } from './cxl.ts';
 
 export const serialNumber: CapabilityText = ({ config }, offset) => {
   if (!config.has(offset + 4, 8)) return 'Device Serial Number\n';
@@ -18,13 +19,14 @@ export const vendorSpecificExtended: CapabilityText = ({ config }, offset) => {
 
 const CXL_VENDOR = 0x1e98;
 
-/** CXL's own are told by name only. */
-export const designatedVendorSpecific: CapabilityText = ({ config }, offset) => {
+export const designatedVendorSpecific: CapabilityText = (context, offset) => {
+  const { config } = context;
   if (!config.has(offset + 4, 6)) return 'Designated Vendor-Specific: <unreadable>\n';
   const header = config.u32(offset + 4);
   const vendor = header & 0xffff;
-  const what = `Vendor=${hex(vendor, 4)} ID=${hex(config.u16(offset + 8), 4)} Rev=${field(header, 16, 4)} Len=${header >>> 20}`;
-  return `Designated Vendor-Specific: ${what}${vendor === CXL_VENDOR ? ': CXL' : ' <?>'}\n`;
+  const [id, revision, lengthBytes] = [config.u16(offset + 8), field(header, 16, 4), header >>> 20];
+  const text = `Designated Vendor-Specific: Vendor=${hex(vendor, 4)} ID=${hex(id, 4)} Rev=${revision} Len=${lengthBytes}`;
+  return vendor === CXL_VENDOR ? `${text}: CXL\n${cxlLines(context, { offset, id, revision, lengthBytes })}` : `${text} <?>\n`;
 };
 
 export const dataObjectExchange: CapabilityText = (context, offset) => {

@@ -1,5 +1,5 @@
-// Power, latency and time on a link: LTR, L1 PM substates, PTM, secondary PCI Express.
-// Source: PCIe Base 6.0, 7.8.2, 7.8.3, 7.9.15, 7.7.3.
+// Power, latency, time and margins on a link: LTR, L1 PM substates, PTM, secondary PCI Express, lane margining.
+// Source: PCIe Base 6.0, 7.8.2, 7.8.3, 7.9.15, 7.7.3, 7.7.8.
 import { bit, type BitNames, field } from '../../bit-names.ts';
 import { type CapabilityText, inDetail } from '../context.ts';
 import { marks, sign } from '../text.ts';
@@ -71,4 +71,11 @@ export const secondaryPcie: CapabilityText = (context, offset) => {
   const lanes = Array.from({ length: 16 }, (_, lane) => lane).filter((lane) => bit(errors, lane));
   return `${text}\t\tLnkCtl3: LnkEquIntrruptEn${sign(bit(control, 1))} PerformEqu${sign(bit(control, 0))}\n`
     + `\t\tLaneErrStat: ${lanes.length === 0 ? '0' : `LaneErr at lane: ${lanes.join(' ')}`}\n`;
+};
+
+export const laneMargining: CapabilityText = (context, offset) => {
+  const { config } = context;
+  const text = 'Lane Margining at the Receiver\n';
+  if (!inDetail(context, offset + 4, 4)) return text;
+  return `${text}\t\tPortCap: ${marks(config.u16(offset + 4), { 'Uses Driver': 0 })}\n\t\tPortSta: ${marks(config.u16(offset + 6), { MargReady: 0, MargSoftReady: 1 })}\n`;
 };
