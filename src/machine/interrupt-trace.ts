@@ -49,7 +49,7 @@ async function start(machine: Machine): Promise<InterruptTrace> {
     const key = messageKey(Number(match[1]), Number(match[2]), Number(match[3]));
     counts.set(key, (counts.get(key) ?? 0) + 1);
     let tally = tallies.get(key);
-    if (tally === undefined) tallies.set(key, tally = recorder.tally('interrupt', `VMM: vector 0x${Number(match[3]).toString(16)} to CPU ${match[1]}`));
+    if (tally === undefined) tallies.set(key, tally = recorder.tally('interrupt', `VMM: vector 0x${Number(match[3]).toString(16)} to APIC destination ${match[1]}`));
     tally.hit(1, performance.now());
     return true;
   });
