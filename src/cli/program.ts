@@ -7,6 +7,7 @@ import { addDoctor } from './doctor.ts';
 import { errorText, EXIT_CODES_HELP, exitCodeOf } from './exit-codes.ts';
 import { unlessInterrupted } from './interrupts.ts';
 import { addLspci } from './lspci.ts';
+import { addReport } from './report.ts';
 import { addRun } from './run.ts';
 import { addShell } from './shell.ts';
 
@@ -23,6 +24,7 @@ export function program(): Command {
     .addHelpText('after', `\n${EXIT_CODES_HELP}\nROOTPORT_DEBUG=1 adds stacks to errors.`);
   addRun(root);
   addDoctor(root);
+  addReport(root);
   addShell(root);
   addLspci(root);
   addCache(root);

@@ -3,15 +3,17 @@
 // each and the slowest tests; and writes the report (report/run-report.ts, and its page) where the option `report` or
 // $ROOTPORT_REPORT says, `rootport-report` unless told. Verdicts alone go as JSON where the option `outputFile` or
 // $ROOTPORT_RESULTS says. Tables, logs and repro lines are in the errors' own texts.
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { appendFileSync, mkdirSync, writeFileSync } from 'node:fs';
 import { dirname, join, relative, resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import type { AggregatedResult, Config, Reporter, TestResult } from '@jest/reporters';
+import { renderAnnotations, renderStepSummary } from '../report/github.ts';
+import { renderPage } from '../report/page.ts';
 import { failureOf, outcomeOf, recordOf, type TestOutcome, type TestRecordEntry } from '../report/results.ts';
 import { countStatuses, type RunReport } from '../report/run-report.ts';
 import { renderForTerminal } from '../report/terminal.ts';
 import { assembleReport, nameOf } from './report-assembly.ts';
-import { beginReport, chosenDirectory, REPORT_FILE } from './report-directory.ts';
+import { beginReport, chosenDirectory, PAGE_FILE, REPORT_FILE } from './report-directory.ts';
 import { takeParts } from './report-parts.ts';
 
 export interface RootportReporterOptions {
@@ -46,6 +48,7 @@ export default class RootportReporter implements Pick<Reporter, 'onRunComplete'>
       process.stderr.write(`\n${renderForTerminal(report, { directory: shown, slowest: SLOWEST })}\n`);
     }
     if (this.#directory !== undefined) this.#write(this.#directory, report);
+    tellGithub(report);
     if (this.#outputFile === undefined) return;
     const record = recordOf(new Date(results.startTime), results.testResults.flatMap((result) => this.#entries(result)));
     mkdirSync(dirname(this.#outputFile), { recursive: true });
@@ -53,9 +56,10 @@ export default class RootportReporter implements Pick<Reporter, 'onRunComplete'>
   }
 
   #write(directory: string, report: RunReport): void {
-    const file = join(directory, REPORT_FILE);
-    writeFileSync(file, `${JSON.stringify(report)}\n`);
-    process.stderr.write(`rootport: the report is ${pathToFileURL(file).href}\n`);
+    writeFileSync(join(directory, REPORT_FILE), `${JSON.stringify(report)}\n`);
+    const page = join(directory, PAGE_FILE);
+    writeFileSync(page, renderPage(report));
+    process.stderr.write(`rootport: the report is ${pathToFileURL(page).href}\n`);
   }
 
   #entries({ testFilePath, testResults, testExecError, failureMessage }: TestResult): TestRecordEntry[] {
@@ -71,4 +75,11 @@ export default class RootportReporter implements Pick<Reporter, 'onRunComplete'>
       result.duration ?? 0, result.failureMessages,
     ));
   }
+}
+
+/** In a workflow of GitHub Actions: the step's summary, and annotations. */
+function tellGithub(report: RunReport): void {
+  const { GITHUB_ACTIONS: actions, GITHUB_STEP_SUMMARY: summary } = process.env;
+  if (summary) appendFileSync(summary, renderStepSummary(report));
+  if (actions === 'true') for (const line of renderAnnotations(report)) process.stdout.write(`${line}\n`);
 }

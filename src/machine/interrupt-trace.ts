@@ -123,10 +123,10 @@ function listen({ qmp, innards: { process, trouble } }: TracedMachine): Interrup
   const configWrites = new EventLog<ConfigWrite>();
   const clock = traceClock();
   const tallies = new Map<string, Tally>();
-  const tallyOf = (key: string, vector: string | undefined, cpu: string): Tally => {
+  const tallyOf = (key: string, vector: string | undefined, destination: string): Tally => {
     const known = tallies.get(key);
     if (known !== undefined) return known;
-    const made = trouble.recorder.tally('interrupt', `VMM: vector 0x${Number(vector).toString(16)} to CPU ${cpu}`);
+    const made = trouble.recorder.tally('interrupt', `VMM: vector 0x${Number(vector).toString(16)} to APIC destination ${destination}`);
     tallies.set(key, made);
     return made;
   };
