@@ -1,8 +1,16 @@
 /* eslint-disable @typescript-eslint/no-require-imports -- Jest loads a preset by require */
 // `preset: 'rootport'`: everything that a project's Jest needs to run suites of rootport. Paths are
 // absolute, so that it works wherever npm put the package and what it stands on.
-const { availableParallelism } = require('node:os');
+const { availableParallelism, freemem } = require('node:os');
 const { join } = require('node:path');
+
+/** A worker with its machine: 256 MiB of guest, QEMU's own 150, Node's 250, and as much again for a test with two. */
+const WORKER_BYTES = 1024 * 2 ** 20;
+/** A machine under TCG keeps one CPU busy, and its test hardly any; what is free counts too, a container's limit as well. */
+const workers = () => {
+  const memoryBytes = Math.min(freemem(), process.constrainedMemory?.() || Infinity);
+  return Math.max(1, Math.min(8, availableParallelism(), Math.floor(memoryBytes / WORKER_BYTES)));
+};
 
 const dist = (file) => join(__dirname, 'dist/jest', file);
 
@@ -27,6 +35,5 @@ module.exports = {
   moduleNameMapper: { '^(\\.{1,2}/.*)\\.js$': ['$1.js', '$1.ts'] },
   // A wait inside a machine has its own deadline that says what it waited for; this is above all of them.
   testTimeout: 120_000,
-  // A machine under TCG keeps one CPU busy, and its test hardly any; each takes 256 MiB.
-  maxWorkers: Math.min(8, availableParallelism()),
+  maxWorkers: workers(),
 };

@@ -11,12 +11,14 @@ import { machineLine, prepare } from './preparation.ts';
 import { tally, worst, type RunResult } from './run-results.ts';
 import { findProject, type SuiteProject } from './suite-project.ts';
 import { selectSuites, suiteName } from './suite-selection.ts';
+import { parseShard, type Shard } from './shard.ts';
 import { wholeNumber } from './whole-number.ts';
 
 interface RunOptions extends MachineOptions {
   readonly repeat: number;
   readonly testNamePattern?: string;
   readonly workers?: string;
+  readonly shard?: Shard;
 }
 
 export function addRun(program: Command): void {
@@ -26,6 +28,7 @@ export function addRun(program: Command): void {
     .option('--repeat <n>', 'run n times, to the end whatever fails, and tally', wholeNumber, 1)
     .option('-t, --test-name-pattern <pattern>', 'only tests whose name matches')
     .option('--workers <n>', 'test files at a time, a number or a percentage of the CPUs', workers)
+    .option('--shard <i/n>', 'only the i-th of n parts of the suites, the same part wherever it is run', parseShard)
     .addHelpText('after', [
       '', 'In a project whose Jest configuration has preset \'rootport\', its suites are run; else this package\'s own.',
       EXIT_CODES_HELP, '', 'Examples:', '  rootport run', '  rootport run msix hotplug --repeat 10 --kernel 6.12', '  rootport run suites/my-driver -t unplug', '',
@@ -68,6 +71,10 @@ async function repeat(project: SuiteProject, files: readonly string[], options: 
     const beganAt = performance.now();
     const { exitCode, outcomes } = await runJest(project, jestArgs(files, options), { ...machineEnv(options), ROOTPORT_MACHINE_SAID: '1' });
     if (outcomes === undefined) throw new ProtocolError(`Jest exited with ${exitCode} before it had results`);
+    if (outcomes.size === 0 && options.shard !== undefined && options.testNamePattern === undefined) {
+      say(`shard ${options.shard} of ${files.length} suites has none`);
+      continue;
+    }
     if (outcomes.size === 0) {
       throw new UsageError('no test was run', { hint: options.testNamePattern === undefined ? 'all of them are skipped' : `no name matches ${options.testNamePattern}` });
     }
@@ -80,10 +87,11 @@ async function repeat(project: SuiteProject, files: readonly string[], options: 
   return exitCodeOfRuns(runs);
 }
 
-function jestArgs(files: readonly string[], { testNamePattern, workers: atOnce }: RunOptions): string[] {
+function jestArgs(files: readonly string[], { testNamePattern, workers: atOnce, shard }: RunOptions): string[] {
   return [
     ...(testNamePattern === undefined ? [] : [`--testNamePattern=${testNamePattern}`]),
     ...(atOnce === undefined ? [] : [`--maxWorkers=${atOnce}`]),
+    ...(shard === undefined ? [] : [`--shard=${shard}`, '--passWithNoTests']),
     '--runTestsByPath', ...files,
   ];
 }

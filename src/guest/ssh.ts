@@ -1,5 +1,6 @@
 // SSH into the guest: a pinned host key, a key of this run, and a nonce that only this boot's guest
 // knows, shown in the server's banner. Commands run on channels of one connection.
+import { setMaxListeners } from 'node:events';
 import { connect as connectTcp } from 'node:net';
 import ssh2, { type ClientChannel } from 'ssh2';
 import { BootError, DeadlineError, ProtocolError } from '../errors.ts';
@@ -19,6 +20,14 @@ export interface SshTarget {
   readonly signal: AbortSignal;
 }
 
+/**
+ * libslirp gives a guest a second to answer the ARP request before its first packet, drops that then and comes again 6 s
+ * later. A guest that just woke up on a busy host may need longer: who waits knocks again beside it (slirp.c,
+ * if_encap4 and tcp_timer.c, TCPTV_SRTTDFLT).
+ */
+const KNOCK_AGAIN_MS = 2000;
+const KNOCKS_MAX = 5;
+
 export interface ExecResult {
   readonly stdout: Buffer;
   readonly stderr: Buffer;
@@ -33,6 +42,11 @@ export interface Running {
   readonly channel: ClientChannel;
   /** Resolves when the channel has closed. */
   readonly end: Promise<ExecResult>;
+}
+
+interface Knock {
+  readonly stop: AbortController;
+  readonly connected: Promise<SshConnection>;
 }
 
 export class SshConnection {
@@ -51,7 +65,40 @@ export class SshConnection {
     this.#lost.catch(() => undefined);
   }
 
+  /** Resolves when the guest has let us in; of several knocks the first that it answers counts. */
   static async connect(target: SshTarget): Promise<SshConnection> {
+    const knocks: Knock[] = [];
+    let again: NodeJS.Timeout | undefined;
+    try {
+      const first = await new Promise<Knock>((resolve, reject) => {
+        let failures = 0;
+        const knock = (): void => {
+          const stop = new AbortController();
+          const signal = AbortSignal.any([target.signal, stop.signal]);
+          setMaxListeners(0, signal); // every wait on the connection listens
+          const one: Knock = { stop, connected: SshConnection.#knock({ ...target, signal }) };
+          knocks.push(one);
+          one.connected.then(() => resolve(one), (error: unknown) => {
+            failures += 1;
+            if (failures === knocks.length) reject(error as Error);
+          });
+          if (knocks.length === KNOCKS_MAX) clearInterval(again);
+        };
+        knock();
+        again = setInterval(knock, KNOCK_AGAIN_MS);
+      });
+      knocks.splice(knocks.indexOf(first), 1);
+      return await first.connected;
+    } finally {
+      clearInterval(again);
+      for (const { stop, connected } of knocks) {
+        connected.then((late) => late.close(), () => undefined);
+        stop.abort(new BootError('another connection was quicker'));
+      }
+    }
+  }
+
+  static async #knock(target: SshTarget): Promise<SshConnection> {
     const sock = connectTcp({ host: '127.0.0.1', port: target.port, noDelay: true });
     const client = new ssh2.Client();
     let banner = '';

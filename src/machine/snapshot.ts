@@ -21,7 +21,8 @@ import { Trouble } from './trouble.ts';
 
 const SAVE_TIMEOUT_MS = 30_000;
 const LOAD_TIMEOUT_MS = 30_000;
-const SSH_TIMEOUT_MS = 10_000;
+/** Nothing of the guest is translated yet: under TCG its first answer takes longest. */
+const SSH_TIMEOUT_MS = 30_000;
 const CAPABILITIES = ['events', 'x-ignore-shared'] as const;
 
 /** What a machine is that goes on elsewhere: everything that its guest does not carry itself. */
