@@ -47,7 +47,7 @@ function list() {
   for (const { test, index } of listed) {
     if (order !== 'slow' && test.file !== file) rows.push(make('li', { class: 'file' }, file = test.file));
     rows.push(make('li', {}, make('button', { type: 'button', 'data-index': index, onclick: () => open(index) },
-      sign(test.status), make('span', {}, test.name || test.file), make('time', {}, duration(test.durationMs)))));
+      sign(test.status), make('span', {}, test.name || test.file), make('time', {}, test.status === 'skipped' ? '' : duration(test.durationMs)))));
   }
   byId('list').replaceChildren(...rows);
   byId('none').hidden = listed.length > 0;

@@ -92,7 +92,7 @@ function timelineOf(events) {
   const count = make('span', { class: 'quiet' });
   const view = new Timeline(canvas, events, {
     onSelect: (event) => { tellEvent(chosen, event); scrollTo(list, view, event); rows(); },
-    onRange: () => undefined,
+    onRange: () => { if (timeline !== undefined) scrollTo(list, timeline, timeline.selected ?? timeline.shown.find(({ atMs }) => atMs >= timeline.from)); },
   });
   timeline = view;
   const rows = () => eventRows(list, pad, view);

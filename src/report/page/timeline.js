@@ -142,7 +142,7 @@ export class Timeline {
   }
 
   axis(g, height, { line, quiet }) {
-    const aim = (this.to - this.from) / Math.max(2, (this.width - GUTTER) / 110);
+    const aim = (this.to - this.from) / Math.max(2, (this.width - GUTTER) / 100);
     const power = 10 ** Math.floor(Math.log10(aim));
     const step = [1, 2, 5, 10].map((one) => one * power).find((one) => one >= aim);
     g.strokeStyle = line;
