@@ -8,7 +8,7 @@ const INSTANCE = '/sys/kernel/tracing/instances/rootport';
 const EVENT = `${INSTANCE}/events/irq/irq_handler_entry`;
 const KIB_A_CPU = 256;
 /** Round trips by which the clocks are compared; the quickest counts. */
-const CLOCK_PROBES = 5;
+const CLOCK_PROBES = 12;
 
 /** An interrupt as its handler was entered. */
 export interface HandlerEntry {

@@ -11,6 +11,7 @@ export interface InterruptEvent {
   /** Since the ledger began; of the guest's a little before, as far as the clocks are unsure. */
   readonly timeMs: number;
   readonly cpu?: number;
+  readonly uncertaintyMs?: number;
 }
 
 export interface InterruptTimeline {
@@ -51,7 +52,7 @@ async function guestEvents(fn: PciFunction, since: InterruptMark | undefined, ir
   const events = handlers.flatMap(({ irq, cpu, guestMs }): InterruptEvent[] => {
     const vector = irqs.get(irq);
     const timeMs = guestMs + clocks.offsetMs;
-    return vector === undefined || timeMs < since.timeMs - clocks.uncertaintyMs ? [] : [{ lane: 'guest', vector, timeMs, cpu }];
+    return vector === undefined || timeMs < since.timeMs - clocks.uncertaintyMs ? [] : [{ lane: 'guest', vector, timeMs, cpu, uncertaintyMs: clocks.uncertaintyMs }];
   });
   return { events, note: `entries into handlers as the guest's kernel traced them; its clock compared with ours to ±${clocks.uncertaintyMs.toFixed(1)} ms` };
 }

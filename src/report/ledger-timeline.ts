@@ -11,6 +11,8 @@ export interface TimelineEvent {
   readonly timeMs: number;
   /** Who handled it. */
   readonly cpu?: number;
+  /** The time is right to this much, either way; drawn as a bar. */
+  readonly uncertaintyMs?: number;
 }
 
 export interface Timeline {
@@ -76,6 +78,11 @@ export function renderTimeline({ title, events, wrong, notes }: Timeline): strin
       `<text x="${x(tick)}" y="${bottom + 15}" text-anchor="middle" fill="#666">${round(tick)}${tick === endMs ? ' ms' : ''}</text>`,
     ]),
     ...ways(drawn).map(([from, to]) => `<line x1="${x(from.timeMs)}" y1="${y(from)}" x2="${x(to.timeMs)}" y2="${y(to)}" stroke="${colour(to.vector)}" stroke-opacity="0.45"/>`),
+    ...drawn.filter(({ uncertaintyMs = 0 }) => uncertaintyMs > 0).map((event) => {
+      const { timeMs, vector, uncertaintyMs = 0 } = event;
+      const [from, to] = [Math.max(startMs, timeMs - uncertaintyMs), Math.min(endMs, timeMs + uncertaintyMs)];
+      return `<line x1="${x(from)}" y1="${y(event)}" x2="${x(to)}" y2="${y(event)}" stroke="${colour(vector)}" stroke-width="3" stroke-opacity="0.25"/>`;
+    }),
     ...drawn.map((event) => {
       const { lane, vector, timeMs, cpu } = event;
       const words = `vector ${vector} ${VERBS[lane]} at ${round(timeMs)} ms${cpu === undefined ? '' : ` on CPU ${cpu}`}`;

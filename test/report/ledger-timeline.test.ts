@@ -44,6 +44,13 @@ describe('the timeline of a ledger', () => {
     expect(lines).toHaveLength(2);
   });
 
+  test('shows how unsure a time is as a bar that stays inside the drawing', () => {
+    const svg = renderTimeline(timeline([{ lane: 'guest', vector: 1, timeMs: 5, uncertaintyMs: 1 }, { lane: 'guest', vector: 1, timeMs: 10, uncertaintyMs: 100 }]));
+    checkWellFormed(svg);
+    const bars = [...svg.matchAll(/x1="([\d.]+)" y1="[\d.]+" x2="([\d.]+)"[^>]*stroke-width="3"/g)].map(([, from, to]) => [Number(from), Number(to)]);
+    expect(bars).toEqual([[468.4, 637.6], [130, 976]]);
+  });
+
   test('marks what is wrong, and says how well each lane\'s times are known', () => {
     const svg = renderTimeline(timeline(events, { wrong: new Map([[7, ['fired, and never sent']]]) }));
     expect(svg).toContain('vector 7: fired, and never sent');
