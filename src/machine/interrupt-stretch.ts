@@ -3,6 +3,7 @@
 import { UsageError } from '../errors.ts';
 import { COMMAND } from '../pci/config-space.ts';
 import type { TimedEvent } from './event-log.ts';
+import { traceHandlers } from './interrupt-guest-trace.ts';
 import { firesSince, recentFires, recordFires } from './interrupt-fires.ts';
 import { ledgerOf, type Counts, type InterruptLedger, type InterruptMark, type InterruptReading, type Stretch } from './interrupt-ledger.ts';
 import { interruptTraceOf, startInterruptTrace, type ConfigWrite, type InterruptTrace, type TracePosition } from './interrupt-trace.ts';
@@ -51,9 +52,11 @@ export async function markInterrupts(fn: PciFunction): Promise<InterruptMark> {
     const inFlight = inFlightAt(fn, reading, fires, trace);
     // What was sent is handled before the guest answers once more.
     const settled = inFlight.size === 0 && (look > 1 || fires.length === 0);
-    if (settled || trace.missing !== undefined || fn.fireWitness?.watch === undefined) return { bdf: fn.bdf, timeMs, reading, inFlight };
+    const unknowable = trace.missing !== undefined || fn.fireWitness?.watch === undefined;
+    if (!settled && !unknowable && look < SETTLING_LOOKS) continue;
+    await traceHandlers(fn.machine.guest.shell, [...reading.irqs.keys()]);
     // QEMU's main loop has turned dozens of times since: what it has not sent of the fires by now is lost.
-    if (look === SETTLING_LOOKS) return { bdf: fn.bdf, timeMs, reading, inFlight: new Map() };
+    return { bdf: fn.bdf, timeMs: performance.now(), reading, inFlight: unknowable ? inFlight : new Map() };
   }
 }
 
@@ -83,7 +86,7 @@ export interface StretchEvents {
   /** By vector. */
   readonly fires: readonly TimedEvent<number>[] | undefined;
   readonly messages: readonly TimedEvent<string>[] | undefined;
-  readonly reading: InterruptReading;
+  readonly reading: GuestReading;
 }
 
 /** The counts since a mark, or since the device was plugged, and what happened when. UsageError for another function's mark. */

@@ -3,7 +3,7 @@
 // Sources: PCI Local Bus 3.0, 6.8; Linux drivers/pci/msi (hwirq), virtio_pci_common.c (vector of a queue).
 import { ProbedFunction } from '../guest/probe-function.ts';
 import { PROBE_DRIVER } from '../guest/probe-protocol.ts';
-import { interruptOf, parseInterrupts } from '../guest/proc-interrupts.ts';
+import { interruptOf, parseInterrupts, type InterruptTable } from '../guest/proc-interrupts.ts';
 import { COMMAND, configOf, type ConfigReader } from '../pci/config-space.ts';
 import { readMsiCapability, type MsiCapability } from '../pci/msi.ts';
 import { decodeMsixEntry, MSIX_TABLE_ENTRY, readMsixCapability, type MsixCapability } from '../pci/msix.ts';
@@ -24,6 +24,8 @@ export interface GuestReading extends InterruptReading {
   /** The offset of MSI-X's or MSI's capability in config space. */
   readonly capabilityOffset: number | undefined;
   vectorOf(index: number): number | undefined;
+  /** The vector of each Linux interrupt number. */
+  readonly irqs: ReadonlyMap<number, number>;
 }
 
 /**
@@ -38,6 +40,8 @@ export async function readGuestInterrupts(fn: PciFunction): Promise<GuestReading
   const [list = '', drivers = '', interrupts = ''] = stdout.split('--\n');
   const [driver, virtioDriver] = drivers.split('\n').map((link) => link.split('/').pop());
   const irqs = list.split('\n').filter((line) => line !== '').map(Number).sort((a, b) => a - b);
+  const handled = parseInterrupts(interrupts);
+  const vectorOfIrq = vectorsOf(handled, irqs);
   const probed = driver === PROBE_DRIVER ? await fromProbe(fn) : { missing: `the driver is not ${PROBE_DRIVER}` };
   const config = configOf(await fn.configSpace());
   const msix = await readMsixCapability(config);
@@ -58,7 +62,8 @@ export async function readGuestInterrupts(fn: PciFunction): Promise<GuestReading
     probed: 'missing' in probed ? probed : { counts: spread(probed.counts, vectors) },
     entries: table?.entries ?? (msi !== undefined && mode === 'msi' ? msiEntries(msi) : []),
     pending: table?.pending ?? msiPending(mode === 'msi' ? msi : undefined),
-    handled: irqs.length === 0 ? { missing: 'the guest has allocated no MSI or MSI-X vector' } : handledOf(interrupts, irqs, vectors),
+    irqs: vectorOfIrq,
+    handled: irqs.length === 0 ? { missing: 'the guest has allocated no MSI or MSI-X vector' } : handledOf(handled, vectorOfIrq, vectors),
     sent: sentWitness(trace, mode),
     trace: counts,
     requestVector: fn.fireWitness?.unit === 'queue' ? 0 : undefined,
@@ -75,14 +80,17 @@ function sentWitness(trace: { readonly missing?: string } | undefined, mode: Int
 }
 
 /** The vector of a Linux interrupt is in its chip's own number (6.1: PCI-MSI, the low 11 bits; 6.2 on: the number). */
-function handledOf(interrupts: string, irqs: readonly number[], vectors: number): InterruptReading['handled'] {
-  const table = parseInterrupts(interrupts);
+function vectorsOf(table: InterruptTable, irqs: readonly number[]): Map<number, number> {
+  return new Map(irqs.map((irq, index) => {
+    const hwirq = interruptOf(table, irq)?.hwirq;
+    return [irq, hwirq === undefined ? index : hwirq & 0x7ff];
+  }));
+}
+
+function handledOf(table: InterruptTable, irqs: ReadonlyMap<number, number>, vectors: number): InterruptReading['handled'] {
   const counts = Array.from({ length: vectors }, (): readonly number[] => []);
-  for (const [index, irq] of irqs.entries()) {
-    const line = interruptOf(table, irq); // none: nobody requested it, so nobody handled it
-    const vector = line?.hwirq === undefined ? index : line.hwirq & 0x7ff;
-    counts[vector] = line?.counts ?? [];
-  }
+  // No line: nobody requested it, so nobody handled it.
+  for (const [irq, vector] of irqs) counts[vector] = interruptOf(table, irq)?.counts ?? [];
   return { counts, cpus: table.cpus };
 }
 

@@ -10,6 +10,7 @@ import type { PciFunction } from '../../machine/pci-function.ts';
 import { renderLedger } from '../../report/ledger-table.ts';
 import { anyFunctionOf, checkFields, nameOf, type MatcherResult } from './format.ts';
 import { findWrong, type CountRange, type Finding, type OthersClaim } from './ledger-verdict.ts';
+import { writeTimeline } from './timeline-file.ts';
 
 /**
  * Counts by which a claim is made. `exactly` only of fires at least 1 ms apart, or acknowledged one by one:
@@ -62,9 +63,10 @@ export async function toHaveDelivered(
   const { others = 'accounted' } = given;
   if (!OTHERS.includes(others)) throw new UsageError(`toHaveDelivered: others: ${JSON.stringify(others)}`, { hint: `it is one of ${OTHERS.join(', ')}` });
   const ranges = list.map(rangeOf);
-  const { ledger, findings } = await watch(fn, ranges, others, given);
+  const { ledger, events, findings } = await watch(fn, ranges, others, given);
   const wrong = new Map<number, string[]>();
   for (const { vector, why } of findings) wrong.set(vector, [...wrong.get(vector) ?? [], why]);
+  const drawing = findings.length === 0 || events === undefined || fn instanceof BareFunction ? [] : [await writeTimeline(fn, given.since, events, wrong)];
   return {
     pass: findings.length === 0,
     message: () => [
@@ -72,6 +74,7 @@ export async function toHaveDelivered(
       `${headline(ranges)} of ${nameOf(fn)}, since ${given.since !== undefined ? 'the mark' : fn instanceof BareFunction ? 'it was there' : 'it was plugged'}`,
       renderLedger(ledger, wrong, new Set(ranges.map(({ vector }) => vector))),
       ...remarks(ledger, others),
+      ...drawing,
     ].join('\n'),
   };
 }
