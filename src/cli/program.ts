@@ -7,6 +7,7 @@ import { addDoctor } from './doctor.ts';
 import { errorText, EXIT_CODES_HELP, exitCodeOf } from './exit-codes.ts';
 import { unlessInterrupted } from './interrupts.ts';
 import { addLspci } from './lspci.ts';
+import { addNew } from './new.ts';
 import { addRun } from './run.ts';
 import { addShell } from './shell.ts';
 
@@ -25,6 +26,7 @@ export function program(): Command {
   addDoctor(root);
   addShell(root);
   addLspci(root);
+  addNew(root);
   addCache(root);
   return root;
 }
