@@ -1,7 +1,7 @@
 import tseslint from 'typescript-eslint';
 
 export default tseslint.config(
-  { ignores: ['dist/', 'node_modules/', 'src/native/build/', 'test/package/consumer/', 'test/documents/.generated/'] },
+  { ignores: ['dist/', 'node_modules/', 'src/native/build/', 'test/package/consumer/', 'templates/', 'test/documents/.generated/'] },
   ...tseslint.configs.recommended,
   {
     files: ['**/*.ts'],

@@ -7,6 +7,7 @@ import { addDoctor } from './doctor.ts';
 import { errorText, EXIT_CODES_HELP, exitCodeOf } from './exit-codes.ts';
 import { unlessInterrupted } from './interrupts.ts';
 import { addLspci } from './lspci.ts';
+import { addNew } from './new.ts';
 import { addReport } from './report.ts';
 import { addRun } from './run.ts';
 import { addShell } from './shell.ts';
@@ -27,6 +28,7 @@ export function program(): Command {
   addReport(root);
   addShell(root);
   addLspci(root);
+  addNew(root);
   addCache(root);
   return root;
 }
