@@ -24,7 +24,7 @@ import { Plugged } from './plugged.ts';
 import { freePort } from './ports.ts';
 import type { Trouble } from './trouble.ts';
 import { plugDevice, type PlugOptions } from './plug.ts';
-import { unplugDevice, type UnplugOptions, type UnplugReport } from './unplug.ts';
+import { concludeUnplug, unplugDevice, type UnplugOptions, type UnplugReport } from './unplug.ts';
 
 /** Of a snapshot, for a machine that was restored from it. */
 export interface Restored {
@@ -62,7 +62,7 @@ export class Machine {
   readonly #reserved: { readonly port: string }[] = [];
   readonly #unplugs = new Map<Plugged, Promise<UnplugReport>>();
   /** Devices that went without an unplug that waited, and their ends under way. */
-  readonly #departed = new WeakSet<Device>();
+  readonly #departed = new WeakMap<Device, Plugged>();
   readonly #departures = new Set<Promise<void>>();
   #nextId: number;
   #probe: Promise<Probe> | undefined;
@@ -118,6 +118,7 @@ export class Machine {
         id, port: free.port, directory, trouble, qemu: { version: parts.qemu.version, accel: parts.accelerator.name },
       }).finally(() => this.#reserved.splice(this.#reserved.indexOf(free), 1));
       all.push(plugged);
+      this.#departed.delete(device);
       try {
         rememberPlug(plugged, await traceBefore(this));
         const fn = await plugDevice(this, plugged, free.place, options);
@@ -135,10 +136,15 @@ export class Machine {
    * tells what every side still shows of it: give it to `toLeaveNothingBehind`. Of a device that is being
    * unplugged already, that unplug's report.
    * @throws DeadlineError when the guest does not let go (a refusal is silence). The device stays plugged then;
-   * should the guest let go of it later, its port is free.
+   * should the guest let go of it later, its port is free, and to ask again gives the report.
    */
   async unplug(device: Device | PciFunction, options: UnplugOptions = {}): Promise<UnplugReport> {
     return this.#scene(async () => {
+      const late = this.#departed.get(device instanceof PciFunction ? device.plugged.device : device);
+      if (late?.begun !== undefined) {
+        this.#departed.delete(late.device);
+        return concludeUnplug(this, late, late.begun, { timeoutMs: options.timeoutMs ?? this.guest.defaultTimeoutMs });
+      }
       const plugged = this.#find(device);
       const underWay = this.#unplugs.get(plugged);
       if (underWay !== undefined) {
@@ -151,7 +157,7 @@ export class Machine {
         return await unplug;
       } finally {
         this.#unplugs.delete(plugged);
-        if (plugged.deleted) await this.#forget(plugged);
+        if (plugged.deletedAtMs !== undefined) await this.#forget(plugged);
       }
     });
   }
@@ -254,12 +260,12 @@ export class Machine {
 
   /** An unplug that waits sees to what is left. Else the guest let go late, or of itself: the device's end is here. */
   #onDeleted(plugged: Plugged): void {
-    plugged.deleted = true;
+    plugged.deletedAtMs = performance.now();
     if (this.#unplugs.has(plugged)) return;
     const { trouble, plugged: all } = this.#innards;
     const { id, device } = plugged;
     all.splice(all.indexOf(plugged), 1);
-    this.#departed.add(device);
+    this.#departed.set(device, plugged);
     trouble.log(id, `QEMU let go of ${device.kind} in ${plugged.port}, and no unplug was waiting`);
     const end = plugged.release(() => removeBackends(this, plugged, this.guest.defaultTimeoutMs))
       .catch((error: unknown) => trouble.log(id, error instanceof RootportError ? error.summary : String(error)))

@@ -1,6 +1,7 @@
 // One device in one port, from before QEMU knows it until after QEMU let it go.
 import type { Attachment, AttachSite, Device } from '../qemu/attachment.ts';
 import type { Trouble } from './trouble.ts';
+import type { BegunUnplug } from './unplug.ts';
 
 export interface PluggedSite {
   readonly id: string;
@@ -13,8 +14,10 @@ export interface PluggedSite {
 export class Plugged {
   #detached: Promise<void> | undefined;
   #released: Promise<void> | undefined;
-  /** QEMU said DEVICE_DELETED: its port is free, whoever asked for that. */
-  deleted = false;
+  /** When QEMU said DEVICE_DELETED, by performance.now(): its port is free since, whoever asked for that. */
+  deletedAtMs: number | undefined;
+  /** The unplug that was asked for last, should it end after who asked gave up. */
+  begun: BegunUnplug | undefined;
 
   private constructor(
     readonly device: Device, readonly id: string, readonly port: string, readonly attachment: Attachment,

@@ -6,7 +6,7 @@ import type { Machine } from './machine.ts';
 import type { QmpClient } from '../qmp/client.ts';
 import type { PciFunction } from './pci-function.ts';
 import type { Plugged } from './plugged.ts';
-import { armRemovalTrace, readRemovals, removalBegan } from './removal-trace.ts';
+import { armRemovalTrace, readRemovals, removalBegan, type Removal } from './removal-trace.ts';
 import { pullCard } from './surprise.ts';
 
 export interface UnplugOptions {
@@ -53,24 +53,27 @@ export function unplugDevice(machine: Machine, plugged: Plugged, fn: PciFunction
   return machine.innards.trouble.recorder.span('test', what, () => unplug(machine, plugged, fn, options));
 }
 
+/** An unplug that was asked for, and what was there before it. */
+export interface BegunUnplug {
+  readonly fn: PciFunction;
+  readonly driver: string | undefined;
+  readonly irqs: readonly number[];
+  /** Removals that the guest's trace had before; undefined where there is no trace. */
+  readonly earlier: readonly Removal[] | undefined;
+  readonly beganAtMs: number;
+}
+
 async function unplug(machine: Machine, plugged: Plugged, fn: PciFunction, options: UnplugOptions): Promise<UnplugReport> {
   const { qmp, guest } = machine;
   const { id, attachment } = plugged;
   const timeoutMs = options.timeoutMs ?? guest.defaultTimeoutMs;
-  const traced = await armRemovalTrace(guest.shell);
-  if (!traced && options.whenRemoving !== undefined) {
-    throw new UsageError('whenRemoving needs a kernel with CONFIG_KPROBE_EVENTS: nothing else tells when remove() begins');
-  }
-  const earlier = traced ? await readRemovals(guest.shell) : [];
-  const driver = await fn.driver();
-  const irqs = await fn.messageIrqs();
-  await attachment.quiesce?.();
+  const begun = await begin(machine, plugged, fn, options);
+  plugged.begun = begun;
   const what = `DEVICE_DELETED of ${id} (${plugged.device.kind} in ${plugged.port})`;
   const over = new AbortController();
   const deleted = qmp.expectEvent('DEVICE_DELETED', (event) => event.data?.['device'] === id, {
     timeoutMs, what, signal: AbortSignal.any([machine.signal, over.signal]),
   });
-  const beganAt = performance.now();
   let gone = false;
   let slotAtRest: ((timeoutMs: number) => Promise<void>) | undefined;
   try {
@@ -78,7 +81,7 @@ async function unplug(machine: Machine, plugged: Plugged, fn: PciFunction, optio
     else if (options.request !== undefined) await options.request();
     else gone = await requestRemoval(qmp, id);
     if (!gone && options.whenRemoving !== undefined) {
-      const times = earlier.filter((one) => one.bdf === fn.bdf).length;
+      const times = begun.earlier?.filter((one) => one.bdf === fn.bdf).length ?? 0;
       await guest.until(removalBegan(fn.bdf, times), `the guest to begin to remove the driver of ${fn.bdf}`, timeoutMs);
       await options.whenRemoving();
     }
@@ -88,17 +91,43 @@ async function unplug(machine: Machine, plugged: Plugged, fn: PciFunction, optio
   } finally {
     over.abort();
   }
-  const deletedAfterMs = performance.now() - beganAt;
+  return concludeUnplug(machine, plugged, begun, { timeoutMs, slotAtRest });
+}
+
+async function begin({ guest }: Machine, plugged: Plugged, fn: PciFunction, { whenRemoving }: UnplugOptions): Promise<BegunUnplug> {
+  const traced = await armRemovalTrace(guest.shell);
+  if (!traced && whenRemoving !== undefined) {
+    throw new UsageError('whenRemoving needs a kernel with CONFIG_KPROBE_EVENTS: nothing else tells when remove() begins');
+  }
+  const { begun: before } = plugged;
+  const begun = {
+    fn,
+    // Asked for a second time, the guest may have done half of it.
+    driver: await fn.driver() ?? before?.driver,
+    irqs: [...new Set([...await fn.messageIrqs(), ...before?.irqs ?? []])],
+    earlier: before === undefined ? traced ? await readRemovals(guest.shell) : undefined : before.earlier,
+  };
+  await plugged.attachment.quiesce?.();
+  return { ...begun, beganAtMs: performance.now() };
+}
+
+/** Once QEMU let go of it: take back what QEMU holds beside the device, wait for the guest, and see what is left. */
+export async function concludeUnplug(
+  machine: Machine, plugged: Plugged, { fn, driver, irqs, earlier, beganAtMs }: BegunUnplug,
+  { timeoutMs, slotAtRest }: { timeoutMs: number; slotAtRest?: ((timeoutMs: number) => Promise<void>) | undefined },
+): Promise<UnplugReport> {
+  const { guest } = machine;
+  const deletedAfterMs = (plugged.deletedAtMs ?? performance.now()) - beganAtMs;
   await plugged.release(() => removeBackends(machine, plugged, timeoutMs));
   await guest.until(`[ ! -e ${fn.sysfs} ]`, `the guest to drop ${fn.sysfs}`, timeoutMs);
   await slotAtRest?.(timeoutMs);
-  const removals = traced ? (await readRemovals(guest.shell)).slice(earlier.length) : [];
+  const removals = earlier === undefined ? undefined : (await readRemovals(guest.shell)).slice(earlier.length);
   return {
     bdf: fn.bdf,
     kind: plugged.device.kind,
     deletedAfterMs,
     driver,
-    removeReturned: driver === undefined ? 'no driver' : traced ? removals.some((one) => one.bdf === fn.bdf && one.returned) : 'no witness',
+    removeReturned: driver === undefined ? 'no driver' : removals?.some((one) => one.bdf === fn.bdf && one.returned) ?? 'no witness',
     leftovers: await leftovers(machine, plugged, fn, irqs),
   };
 }
