@@ -9,6 +9,11 @@ import type { UseMachineOptions } from './use-machine.ts';
 
 export type Freshness = 'test' | 'file' | 'never';
 
+/** Devices that a machine boots with keep it from being restored, and a boot for each test is only on request. */
+export function defaultFreshness(options: BootOptions): Freshness {
+  return whyNotRestored(options) === undefined ? 'test' : 'file';
+}
+
 export class MachineSource {
   readonly #options: BootOptions;
   readonly #fresh: Freshness;

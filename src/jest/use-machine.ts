@@ -15,16 +15,16 @@ import type { PciFunction } from '../machine/pci-function.ts';
 import { terminalProgress } from '../packages/index.ts';
 import { currentTest } from './current-test.ts';
 import { beginTest, tellScene } from './scene.ts';
-import { MachineSource, type Freshness } from './machine-source.ts';
+import { defaultFreshness, MachineSource, type Freshness } from './machine-source.ts';
 import { recover, tellReports } from './recover.ts';
 
 export interface UseMachineOptions extends BootOptions {
   /**
    * Who shares a kernel.
-   * - `'test'`: every test has one that no other test has touched, restored in a fraction of a boot from a
-   *   snapshot that the cache keeps for all files and runs. With `devices` it boots for
-   *   every test, for a back end cannot be saved, and a note says so.
-   * - `'file'` (default): the file's tests share one, restored where it can be; replaced when it broke.
+   * - `'test'` (default): every test has one that no other test has touched, restored in a fraction of a boot from a
+   *   snapshot that the cache keeps for all files and runs. With `devices` it is not the default, for a back end
+   *   cannot be saved; asked for, it boots for every test, and a note says so.
+   * - `'file'` (default with `devices`): the file's tests share one, restored where it can be; replaced when it broke.
    * - `'never'`: the file's tests share one that was truly booted, for tests of what a boot itself does; replaced, by
    *   a boot, only when it broke.
    */
@@ -73,7 +73,7 @@ export function useMachine({ fresh: asked, warm, afterBoot, ...given }: UseMachi
     });
   }
   const options: BootOptions = { progress: terminalProgress(), ...defaultOptions(), ...given };
-  const fresh = asked ?? 'file';
+  const fresh = asked ?? defaultFreshness(options);
   let machine: Machine | undefined;
   const own: Machine[] = [];
   let inTest = false;

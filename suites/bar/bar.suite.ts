@@ -1,6 +1,6 @@
 // BARs of edu, ivshmem and virtio: config space, QEMU's view and the guest's agree on size, type and address;
 // reads and writes arrive; a BAR that is moved is seen at its new address by both.
-import { beforeAll, describe, expect, test } from '@jest/globals';
+import { beforeEach, describe, expect, test } from '@jest/globals';
 import { EDU, edu, ivshmem, virtioRng, type Device, type Ivshmem, type PciFunction, type ProbedFunction } from 'rootport';
 import { useMachine } from 'rootport/jest';
 
@@ -24,7 +24,7 @@ const devices: [string, () => Device, Bar[]][] = [
   ]],
 ];
 
-const vm = useMachine();
+const vm = useMachine({ warm: (_, machine) => machine.loadProbe() });
 
 /** Where the guest's kernel has the BAR. */
 async function address(fn: PciFunction, bar: number): Promise<bigint> {
@@ -49,7 +49,7 @@ describe.each(devices)('%s', (_, make, bars) => {
 describe('edu', () => {
   let fn: PciFunction;
   let probe: ProbedFunction;
-  beforeAll(async () => {
+  beforeEach(async () => {
     fn = await vm.plug(edu());
     probe = await vm.probe(fn);
   });

@@ -1,15 +1,19 @@
 // QEMU's edu device through the probe module: identification, liveness, factorial, DMA, MSI and INTx.
 // Register by register as in QEMU's docs/specs/edu.rst.
-import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
+import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import { EDU, edu, type DmaBuffer, type PciFunction, type ProbedFunction } from 'rootport';
 import { useMachine } from 'rootport/jest';
 
 let fn: PciFunction;
 let probe: ProbedFunction;
-const vm = useMachine();
-beforeAll(async () => {
-  fn = await vm.plug(edu());
-  probe = await vm.probe(fn);
+// Before useMachine's own, which closes the test's machine.
+afterEach(() => expect(vm).toHaveCleanLog({ since: 'boot' }));
+const vm = useMachine({
+  warm: (_, machine) => machine.loadProbe(),
+  afterBoot: async (machine) => {
+    fn = await machine.plug(edu());
+    probe = await machine.probe(fn);
+  },
 });
 
 const read = async (offset: number): Promise<number> => Number(await probe.memRead(0, offset, 4));
@@ -50,11 +54,10 @@ test.each([[0, 1], [1, 1], [5, 120], [12, 479001600]])('the factorial of %i is %
 const acknowledge = { bar: 0, width: 4, statusOffset: EDU.INTERRUPT_STATUS, acknowledgeOffset: EDU.INTERRUPT_ACKNOWLEDGE } as const;
 
 describe.each(['msi', 'intx'] as const)('with %s', (kind) => {
-  beforeAll(async () => {
+  beforeEach(async () => {
     await probe.setAcknowledge(acknowledge);
     expect(await probe.enableVectors({ kind, count: 1 })).toMatchObject([{ vector: 0, count: 0 }]);
   });
-  afterAll(() => probe.disableVectors());
 
   test('each raise of the interrupt is handled exactly once, and acknowledged', async () => {
     const before = (await probe.counter(0)).count;
@@ -97,11 +100,10 @@ test('edu has no MSI-X, and asking for it is a plain errno', async () => {
 
 describe('DMA', () => {
   let dma: DmaBuffer;
-  beforeAll(async () => {
+  beforeEach(async () => {
     // edu reaches 28 bits of address. Less than a page at a time: QEMU 7.2 aborts on one of 4096 bytes.
     dma = await probe.allocateDma({ sizeBytes: 8192, addressBits: 28 });
   });
-  afterAll(() => dma.free());
 
   async function transfer(source: bigint, destination: bigint, count: number, command: number): Promise<void> {
     await probe.memWrite(0, EDU.DMA_SOURCE, 8, source);
@@ -135,10 +137,5 @@ describe('DMA', () => {
     expect(await probe.waitForCount(0, 1)).toBe(1);
     await transferred();
     expect((await probe.counter(0)).count).toBe(1);
-    await probe.disableVectors();
   });
-});
-
-test('the kernel log is clean after all this', async () => {
-  await expect(vm).toHaveCleanLog({ since: 'boot' });
 });

@@ -3,7 +3,7 @@
 // drivers/virtio/virtio_ring.c). Most faults are met with silence: a request that is lost hangs for ever, since
 // virtio_blk has no timeout of its own, and then nothing can unplug the disk. Such disks are plugged once for the
 // file, and go with the machine.
-import { beforeAll, describe, expect, test } from '@jest/globals';
+import { describe, expect, test } from '@jest/globals';
 import { GuestFault, q35, virtioBlk, type GuestProcess, type HeldRequest } from 'rootport';
 import { expectKernelReport, useMachine } from 'rootport/jest';
 import { DiskScene, readBlock, STATUS } from './disk-scene.ts';
@@ -161,18 +161,11 @@ test('an answer given twice breaks the queue: the first counts, and I/O fails fr
 });
 
 describe('a disk whose request is lost', () => {
-  let far: PluggedDisk;
-  let idle: PluggedDisk;
-  let lost: PluggedDisk;
-  beforeAll(async () => {
-    [far, idle, lost] = [await scene.plug(), await scene.plug(), await scene.plug()];
-  });
-
   test.each([
-    ['out of range', 500, () => far],
-    ['of no request in flight', 77, () => idle],
-  ])('to an id %s: the queue is broken for good, the request hangs, and the next ones fail', async (what, id, which) => {
-    const { disk, name } = which();
+    ['out of range', 500],
+    ['of no request in flight', 77],
+  ])('to an id %s: the queue is broken for good, the request hangs, and the next ones fail', async (what, id) => {
+    const { disk, name } = await scene.plug();
     disk.queue(0).answerWrongId(id);
     const log = await scene.kernelLog(async () => {
       const io = await vm.guest.start(readBlock(name));
@@ -188,7 +181,7 @@ describe('a disk whose request is lost', () => {
   });
 
   test('by the device: it hangs silently, for no timeout is there to be had, and others go on', async () => {
-    const { disk, name } = lost;
+    const { disk, name } = await scene.plug();
     await vm.guest.run(`[ ! -e /sys/block/${name}/queue/io_timeout ]`); // there only for drivers that handle timeouts
     disk.queue(0).dropAnswers();
     const log = await scene.kernelLog(async () => {

@@ -1,10 +1,9 @@
 // A disk that goes between kick and completion, and a back end that dies, for good: what the in-tree virtio_blk of Linux 6.1
 // makes of it. One that comes back is reconnect.suite.ts's.
-import { beforeAll, describe, expect, test } from '@jest/globals';
+import { describe, expect, test } from '@jest/globals';
 import { q35 } from 'rootport';
 import { useMachine } from 'rootport/jest';
 import { DiskScene, readBlock, STATUS } from './disk-scene.ts';
-import type { PluggedDisk } from './disk-scene.ts';
 
 const vm = useMachine({ machine: q35({ ports: 4, cpus: 2 }) });
 const scene = new DiskScene(vm);
@@ -25,13 +24,7 @@ describe('an unplug between kick and completion', () => {
   });
 });
 
-// Last in the file: from here on this guest's hot-plug worker waits in virtio_blk's remove().
 describe('a back end that dies', () => {
-  let dead: PluggedDisk;
-  beforeAll(async () => {
-    dead = await scene.plug();
-  });
-
   test('while the disk is idle goes unnoticed; unplugged and plugged again the disk has what it had', async () => {
     const { disk, fn } = await scene.plug();
     disk.bytes.write('still here');
@@ -47,7 +40,7 @@ describe('a back end that dies', () => {
   });
 
   test('with a request in flight leaves it hanging, the guest alive, and a disk that cannot be unplugged', async () => {
-    const { disk, name } = dead;
+    const { disk, name } = await scene.plug();
     disk.queue(0).hold();
     const log = await scene.kernelLog(async () => {
       const io = await vm.guest.start(readBlock(name));

@@ -1,10 +1,9 @@
 // What a device tells its driver besides answers, done wrong: interrupts of nothing, none, or another queue's; config space
 // that changes; a need of a reset. With the in-tree virtio_blk of Linux 6.1, and the kernel log of each, whole.
-import { beforeAll, describe, expect, test } from '@jest/globals';
+import { describe, expect, test } from '@jest/globals';
 import { q35, type PciFunction } from 'rootport';
 import { useMachine } from 'rootport/jest';
 import { DiskScene, readBlock } from './disk-scene.ts';
-import type { PluggedDisk } from './disk-scene.ts';
 
 const vm = useMachine({ machine: q35({ ports: 10, cpus: 2 }) });
 const scene = new DiskScene(vm);
@@ -89,14 +88,10 @@ describe('config space', () => {
 });
 
 describe('a device that needs a reset', () => {
-  let broken: PluggedDisk;
-  beforeAll(async () => {
-    broken = await scene.plug();
-  });
   const status = async (fn: PciFunction): Promise<string> => (await vm.guest.run(`cat ${fn.sysfs}/virtio*/status`)).stdout.trim();
 
   test('is not known to by the guest: QEMU keeps the status, without NEEDS_RESET, and I/O hangs', async () => {
-    const { disk, fn, name } = broken;
+    const { disk, fn, name } = await scene.plug();
     disk.gate.needsReset();
     const io = await vm.guest.start(readBlock(name));
     await scene.expectHanging(io, name);

@@ -4,7 +4,7 @@ import { describe, expect, test } from '@jest/globals';
 import { EDU, edu, ivshmem, q35, virtioBlk, virtioRng, type Device, type PciFunction } from 'rootport';
 import { useMachine } from 'rootport/jest';
 
-const vm = useMachine({ machine: q35({ ports: 4, cpus: 2 }) });
+const vm = useMachine({ machine: q35({ ports: 4, cpus: 2 }), warm: (_, machine) => machine.loadProbe() });
 
 async function disk(fn: PciFunction): Promise<string> {
   return `/dev/${(await vm.guest.run(`ls ${fn.sysfs}/virtio*/block`)).stdout.trim()}`;

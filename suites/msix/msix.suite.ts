@@ -1,23 +1,24 @@
 // MSI-X, from the device that fires to the handler that counts: ivshmem-doorbell with 16 vectors through
 // the probe, and virtio-blk with a queue for each CPU through its in-tree driver.
 // FACTS of eventfds: fires closer than 1 ms may merge, so exact counts are asked of acknowledged fires.
-import { afterEach, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
+import { beforeEach, describe, expect, test } from '@jest/globals';
 import { ivshmem, q35, virtioBlk, type Ivshmem, type PciFunction, type ProbedFunction, type VirtioBlk } from 'rootport';
 import { useMachine } from 'rootport/jest';
 
 describe('ivshmem with 16 vectors', () => {
   const VECTORS = 16;
-  const vm = useMachine();
   let device: Ivshmem;
   let fn: PciFunction;
   let probe: ProbedFunction;
-  beforeAll(async () => {
-    device = ivshmem({ vectors: VECTORS });
-    fn = await vm.plug(device);
-    probe = await vm.probe(fn);
+  const vm = useMachine({
+    warm: (_, machine) => machine.loadProbe(),
+    afterBoot: async (machine) => {
+      device = ivshmem({ vectors: VECTORS });
+      fn = await machine.plug(device);
+      probe = await machine.probe(fn);
+    },
   });
   beforeEach(() => probe.enableVectors({ kind: 'msix', count: VECTORS }));
-  afterEach(() => probe.disableVectors());
 
   const counts = async (): Promise<number[]> => (await probe.counters()).map((one) => one.count);
   /** Fire and wait for the handler, so that no two fires merge. */
@@ -129,14 +130,16 @@ describe('ivshmem with 16 vectors', () => {
 
 describe('virtio-blk with 4 queues', () => {
   const QUEUES = 4;
-  const vm = useMachine({ machine: q35({ cpus: QUEUES }) });
   let disk: VirtioBlk;
   let fn: PciFunction;
   let dev: string;
-  beforeAll(async () => {
-    disk = virtioBlk({ queues: QUEUES, capacityBytes: 2 ** 24 });
-    fn = await vm.plug(disk);
-    dev = (await vm.guest.run(`ls ${fn.sysfs}/virtio*/block`)).stdout.trim();
+  const vm = useMachine({
+    machine: q35({ cpus: QUEUES }),
+    afterBoot: async (machine) => {
+      disk = virtioBlk({ queues: QUEUES, capacityBytes: 2 ** 24 });
+      fn = await machine.plug(disk);
+      dev = (await machine.guest.run(`ls ${fn.sysfs}/virtio*/block`)).stdout.trim();
+    },
   });
 
   test('it has a vector for each queue and one for configuration changes', async () => {

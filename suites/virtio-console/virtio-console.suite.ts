@@ -2,7 +2,7 @@
 // (vportNpM), both ways; ports that come and go; and an unplug while somebody reads. Needs QEMU 11.1, which carries any
 // virtio device.
 import { createHash, randomBytes } from 'node:crypto';
-import { beforeAll, describe, expect, test } from '@jest/globals';
+import { beforeEach, describe, expect, test } from '@jest/globals';
 import { q35, virtioConsole, type ConsolePort, type PciFunction, type VirtioConsole } from 'rootport';
 import { useMachine } from 'rootport/jest';
 
@@ -35,7 +35,7 @@ describe('a console', () => {
   let plugged: Plugged;
   let port: ConsolePort;
   const hvc = '/dev/hvc0'; // the first console of this guest
-  beforeAll(async () => {
+  beforeEach(async () => {
     plugged = await plug(virtioConsole({ size: { columns: 100, rows: 30 } }));
     port = plugged.device.port(0);
     await port.guestOpened();
@@ -178,7 +178,7 @@ describe('without multiport', () => {
   test('there is one console, resized through config space', async () => {
     const { device, fn } = await plug(virtioConsole({ multiport: false, size: { columns: 80, rows: 25 } }));
     expect((await vm.guest.run(`ls ${fn.sysfs}/virtio*/virtio-ports | wc -l`)).stdout.trim()).toBe('1');
-    const hvc = '/dev/hvc1'; // the second console of this guest: the first stays plugged
+    const hvc = '/dev/hvc0'; // the first console of this guest
     await vm.guest.run(`echo up >${hvc}`);
     await device.port(0).readUntil('up');
     device.resize({ columns: 70, rows: 20 });

@@ -19,10 +19,10 @@ const vm = useMachine({
   kernel,
   ...qemu,
   machine: q35({ ports: 4 }),
-  afterBoot: async (machine) => {
+  warm: async (guest, machine) => {
     await uploadProgram(machine);
-    await machine.guest.run('modprobe virtio_pci');
-    await machine.guest.loadModule(await machine.buildModule(fileURLToPath(new URL('driver', import.meta.url))));
+    await guest.run('modprobe virtio_pci');
+    await guest.loadModule(await machine.buildModule(fileURLToPath(new URL('driver', import.meta.url))));
   },
 });
 

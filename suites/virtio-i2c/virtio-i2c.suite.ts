@@ -8,10 +8,10 @@ import { useMachine } from 'rootport/jest';
 const vm = useMachine({
   machine: q35({ ports: 4 }),
   modules: ['at24'],
-  afterBoot: async (machine) => {
-    await machine.guest.run('modprobe virtio_pci');
-    await machine.guest.loadModule(await machine.buildModule(fileURLToPath(new URL('driver', import.meta.url))));
-    await machine.guest.loadModule('at24');
+  warm: async (guest, machine) => {
+    await guest.run('modprobe virtio_pci');
+    await guest.loadModule(await machine.buildModule(fileURLToPath(new URL('driver', import.meta.url))));
+    await guest.loadModule('at24');
   },
 });
 

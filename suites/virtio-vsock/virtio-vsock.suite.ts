@@ -7,23 +7,23 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { beforeAll, expect, test } from '@jest/globals';
-import { q35, virtioVsock } from 'rootport';
+import { expect, test } from '@jest/globals';
+import { q35, virtioVsock, type Guest } from 'rootport';
 import { useMachine } from 'rootport/jest';
 
-const vm = useMachine({ machine: q35({ ports: 4 }) });
+const vm = useMachine({ machine: q35({ ports: 4 }), warm: uploadProgram });
 const MIB = 2 ** 20;
 
-beforeAll(async () => {
+async function uploadProgram(guest: Guest): Promise<void> {
   const directory = mkdtempSync(join(tmpdir(), 'vsock-cat-'));
   try {
     const program = join(directory, 'vsock-cat');
     execFileSync('gcc', ['-O2', '-Wall', '-static', '-s', '-o', program, fileURLToPath(new URL('vsock-cat.c', import.meta.url))]);
-    await vm.guest.upload(readFileSync(program), '/usr/bin/vsock-cat', 0o755);
+    await guest.upload(readFileSync(program), '/usr/bin/vsock-cat', 0o755);
   } finally {
     rmSync(directory, { recursive: true });
   }
-}, 60_000);
+}
 
 function sha256(bytes: Uint8Array): string {
   return createHash('sha256').update(bytes).digest('hex');
