@@ -1,8 +1,10 @@
 // `rootport run`: the driver suites, against a real guest. Says first which machine it would boot and why;
 // what the cache lacks is fetched then, visibly, before any test's clock runs.
-import { type Command, InvalidArgumentError } from 'commander';
+import { type Command, InvalidArgumentError, Option } from 'commander';
 import { ProtocolError, UsageError } from '../errors.ts';
+import { reportEnv } from '../jest/report-directory.ts';
 import { cacheRoot } from '../packages/index.ts';
+import { isShard } from '../report/merge.ts';
 import { EXIT, EXIT_CODES_HELP } from './exit-codes.ts';
 import { onInterrupt } from './interrupts.ts';
 import { listSuites, runJest } from './jest-child.ts';
@@ -17,6 +19,9 @@ interface RunOptions extends MachineOptions {
   readonly repeat: number;
   readonly testNamePattern?: string;
   readonly workers?: string;
+  readonly retries?: number;
+  readonly keep?: string;
+  readonly shard?: string;
 }
 
 export function addRun(program: Command): void {
@@ -26,6 +31,9 @@ export function addRun(program: Command): void {
     .option('--repeat <n>', 'run n times, to the end whatever fails, and tally', wholeNumber, 1)
     .option('-t, --test-name-pattern <pattern>', 'only tests whose name matches')
     .option('--workers <n>', 'test files at a time, a number or a percentage of the CPUs', workers)
+    .option('--retries <n>', 'try a test that failed again; one that then passes is flaky, which fails no run (default: 0)', wholeNumber)
+    .addOption(new Option('--keep <when>', 'which attempts get a folder in the report').choices(['failures', 'always', 'never']))
+    .option('--shard <i/n>', 'only the i-th of n parts of the suites; `rootport report merge` joins their reports', shard)
     .addHelpText('after', [
       '', 'In a project whose Jest configuration has preset \'rootport\', its suites are run; else this package\'s own.',
       EXIT_CODES_HELP, '', 'Examples:', '  rootport run', '  rootport run msix hotplug --repeat 10 --kernel 6.12', '  rootport run suites/my-driver -t unplug', '',
@@ -37,6 +45,11 @@ export function addRun(program: Command): void {
 
 function workers(text: string): string {
   if (!/^[1-9]\d*%?$/.test(text)) throw new InvalidArgumentError('It is neither a number from 1 nor a percentage.');
+  return text;
+}
+
+function shard(text: string): string {
+  if (!isShard(text)) throw new InvalidArgumentError('It is not i/n with i from 1 to n.');
   return text;
 }
 
@@ -66,7 +79,7 @@ async function repeat(project: SuiteProject, files: readonly string[], options: 
   const forget = onInterrupt(sayTally);
   for (let index = 1; index <= options.repeat; index += 1) {
     const beganAt = performance.now();
-    const { exitCode, outcomes } = await runJest(project, jestArgs(files, options), { ...machineEnv(options), ROOTPORT_MACHINE_SAID: '1' });
+    const { exitCode, outcomes } = await runJest(project, jestArgs(files, options), { ...machineEnv(options), ...reportEnv(options, options.repeat > 1 ? index : undefined), ROOTPORT_MACHINE_SAID: '1' });
     if (outcomes === undefined) throw new ProtocolError(`Jest exited with ${exitCode} before it had results`);
     if (outcomes.size === 0) {
       throw new UsageError('no test was run', { hint: options.testNamePattern === undefined ? 'all of them are skipped' : `no name matches ${options.testNamePattern}` });
@@ -80,10 +93,11 @@ async function repeat(project: SuiteProject, files: readonly string[], options: 
   return exitCodeOfRuns(runs);
 }
 
-function jestArgs(files: readonly string[], { testNamePattern, workers: atOnce }: RunOptions): string[] {
+function jestArgs(files: readonly string[], { testNamePattern, workers: atOnce, shard: part }: RunOptions): string[] {
   return [
     ...(testNamePattern === undefined ? [] : [`--testNamePattern=${testNamePattern}`]),
     ...(atOnce === undefined ? [] : [`--maxWorkers=${atOnce}`]),
+    ...(part === undefined ? [] : [`--shard=${part}`]),
     '--runTestsByPath', ...files,
   ];
 }
