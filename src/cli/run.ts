@@ -1,8 +1,10 @@
 // `rootport run`: the driver suites, against a real guest. Says first which machine it would boot and why;
 // what the cache lacks is fetched then, visibly, before any test's clock runs.
-import { type Command, InvalidArgumentError } from 'commander';
+import { type Command, InvalidArgumentError, Option } from 'commander';
 import { ProtocolError, UsageError } from '../errors.ts';
+import { reportEnv } from '../jest/report-directory.ts';
 import { cacheRoot } from '../packages/index.ts';
+import { isShard } from '../report/merge.ts';
 import { EXIT, EXIT_CODES_HELP } from './exit-codes.ts';
 import { onInterrupt } from './interrupts.ts';
 import { listSuites, runJest } from './jest-child.ts';
@@ -18,6 +20,8 @@ interface RunOptions extends MachineOptions {
   readonly repeat: number;
   readonly testNamePattern?: string;
   readonly workers?: string;
+  readonly retries?: number;
+  readonly keep?: string;
   readonly shard?: Shard;
 }
 
@@ -28,7 +32,9 @@ export function addRun(program: Command): void {
     .option('--repeat <n>', 'run n times, to the end whatever fails, and tally', wholeNumber, 1)
     .option('-t, --test-name-pattern <pattern>', 'only tests whose name matches')
     .option('--workers <n>', 'test files at a time, a number or a percentage of the CPUs', workers)
-    .option('--shard <i/n>', 'only the i-th of n parts of the suites, the same part wherever it is run', parseShard)
+    .option('--retries <n>', 'try a test that failed again; one that then passes is flaky, which fails no run (default: 0)', wholeNumber)
+    .addOption(new Option('--keep <when>', 'which attempts get a folder in the report').choices(['failures', 'always', 'never']))
+    .option('--shard <i/n>', 'only the i-th of n parts of the suites, the same part wherever it is run; `rootport report merge` joins their reports', parseShard)
     .addHelpText('after', [
       '', 'In a project whose Jest configuration has preset \'rootport\', its suites are run; else this package\'s own.',
       EXIT_CODES_HELP, '', 'Examples:', '  rootport run', '  rootport run msix hotplug --repeat 10 --kernel 6.12', '  rootport run suites/my-driver -t unplug', '',
@@ -69,7 +75,7 @@ async function repeat(project: SuiteProject, files: readonly string[], options: 
   const forget = onInterrupt(sayTally);
   for (let index = 1; index <= options.repeat; index += 1) {
     const beganAt = performance.now();
-    const { exitCode, outcomes } = await runJest(project, jestArgs(files, options), { ...machineEnv(options), ROOTPORT_MACHINE_SAID: '1' });
+    const { exitCode, outcomes } = await runJest(project, jestArgs(files, options), { ...machineEnv(options), ...reportEnv(options, options.repeat > 1 ? index : undefined), ROOTPORT_MACHINE_SAID: '1' });
     if (outcomes === undefined) throw new ProtocolError(`Jest exited with ${exitCode} before it had results`);
     if (outcomes.size === 0 && options.shard !== undefined && options.testNamePattern === undefined) {
       say(`shard ${options.shard} of ${files.length} suites has none`);

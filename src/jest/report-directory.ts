@@ -43,6 +43,15 @@ export function chosenRetries(env: NodeJS.ProcessEnv = process.env): number {
   return Number(text);
 }
 
+/** What a command that runs Jest tells it of the report; `run`: which of several runs this is, for a folder of its own. */
+export function reportEnv({ retries, keep }: { readonly retries?: number; readonly keep?: string }, run: number | undefined): Record<string, string> {
+  return {
+    ...(retries === undefined ? {} : { [RETRIES_VARIABLE]: `${retries}` }),
+    ...(keep === undefined ? {} : { [KEEP_VARIABLE]: keep }),
+    ...(run === undefined ? {} : { [RUN_VARIABLE]: `run-${run}` }),
+  };
+}
+
 /** An empty directory for this run's workers; what an earlier run left of the report is removed. Git ignores all of it. */
 export function beginReport(directory: string): void {
   mkdirSync(directory, { recursive: true });

@@ -166,6 +166,7 @@ export class Timeline {
   lane(g, row, colour, { bad, ink }) {
     const top = AXIS + row * ROW + 4, tall = ROW - 8;
     let drawnTo = -1, drawnBad = false;
+    const labels = [];
     for (const event of this.byRow[row]) {
       const start = this.x(event.atMs);
       if (start > this.width) break;
@@ -181,18 +182,23 @@ export class Timeline {
       g.fillRect(left, top, wide, tall);
       g.globalAlpha = 1;
       if (isSpan && start >= GUTTER) g.fillRect(left, top, 1.5, tall);
-      if (wide > 46) {
-        g.save();
-        g.beginPath();
-        g.rect(left, top, wide - 4, tall);
-        g.clip();
-        g.fillStyle = ink;
-        g.textAlign = 'left';
-        g.fillText(event.text, left + 5, top + tall / 2);
-        g.restore();
-      }
+      // A label ends where the next mark of its lane begins.
+      const last = labels.at(-1);
+      if (last !== undefined) last.end = Math.min(last.end, left);
+      labels.push({ text: event.text, left, end });
       if (!isSpan || end > drawnTo) drawnTo = Math.max(drawnTo, isSpan ? left + 1 : end);
       drawnBad = event.bad;
+    }
+    g.fillStyle = ink;
+    g.textAlign = 'left';
+    for (const { text, left, end } of labels) {
+      if (end - left <= 46) continue;
+      g.save();
+      g.beginPath();
+      g.rect(left, top, end - left - 4, tall);
+      g.clip();
+      g.fillText(text, left + 5, top + tall / 2);
+      g.restore();
     }
   }
 
