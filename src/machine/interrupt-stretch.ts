@@ -153,7 +153,7 @@ export function enablingOf(
   for (const { timeMs, what: { slot: written, offset, value } } of writes) {
     if (written !== slot) continue;
     if (offset === 0x04) mastering = (value & COMMAND.BUS_MASTER) !== 0;
-    const control = now.capabilityOffset === undefined ? undefined : controlWritten(now.capabilityOffset, offset, value);
+    const control = now.capabilityOffset === undefined ? undefined : controlWritten(now.capabilityOffset, offset, value, now.mode);
     if (control !== undefined) enabled = (control & (now.mode === 'msi' ? 0x1 : 0x8000)) !== 0;
     const is = enabled && mastering;
     if (is && !live) {
@@ -167,9 +167,12 @@ export function enablingOf(
   return { interrupted: live && (enabledAtMs === -Infinity || turnedOn === 1) ? undefined : 'when MSI-X (or MSI) was turned on was not seen', enabledAtMs };
 }
 
-/** Message Control, out of a write of 16 or 32 bits that covers it; of 8 bits, its upper half as MSI-X has it. */
-function controlWritten(capability: number, offset: number, value: number): number | undefined {
+/**
+ * Message Control, out of a write that covers its enable bit: of 16 bits, of 32 from the capability's beginning (what
+ * is written there narrower is read-only), or of the byte that MSI-X's bit is in. The trace tells no width.
+ */
+function controlWritten(capability: number, offset: number, value: number, mode: InterruptReading['mode']): number | undefined {
   if (offset === capability + 2) return value;
-  if (offset === capability) return value > 0xffff ? value >>> 16 : undefined;
-  return offset === capability + 3 ? value << 8 : undefined;
+  if (offset === capability) return value >>> 16;
+  return offset === capability + 3 && mode === 'msix' ? value << 8 : undefined;
 }

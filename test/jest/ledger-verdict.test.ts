@@ -104,6 +104,9 @@ describe('one delivery that does not add up', () => {
     'sent and handled though never fired': { rows: () => ({ fired: 0, sent: 1, handled: 1 }), why: /handled, and never fired/ },
     'handled once more than fired and sent': { rows: (times) => ({ handled: times + 1, handledOn: [{ cpu: 0, times: times + 1 }], cpu: 0 }), why: /handled more often than fired/ },
     'sent twice, merged in the guest': { rows: (times) => ({ sent: times + 1 }), why: /sent more often than fired/ },
+    'handled once more than sent, by a device that does not count': {
+      rows: (times) => ({ fired: undefined, handled: times + 1, handledOn: [{ cpu: 0, times: times + 1 }], cpu: 0 }), why: /handled more often than sent/,
+    },
     'the last one not sent': { rows: (times) => ({ lastSentMs: 10 * times - 5 }), why: /the last fire was never sent/ },
     'pending for ever, and not masked': { rows: () => ({ pending: true }), why: /pending, and not masked/ },
   };

@@ -46,21 +46,24 @@ test('an address and a shape of MSI-X that are claimed wrongly are contradicted 
 function ledger(title: string): string[] {
   const [text = ''] = run.failures.get(title) ?? [];
   const rows = /, since the mark\n([^]*?)\n\n/.exec(text)?.[1] ?? '';
-  return rows.split('\n').map((line) => line.trim().replace(/ +/g, ' '));
+  return rows.split('\n').map((line) => line.trim().replace(/ +/g, ' ').replace(/-\d+-\d+\.svg$/, '-N.svg'));
 }
 
 const LEDGER_COLUMNS = 'vector fired sent handled probe pending masked CPU';
+const drawn = (title: string): string => `drawn in time: rootport-report/ledger-${title.replaceAll(' ', '-')}-0000-02-00.0-N.svg`;
 
 test('a delivery that did not happen shows what the device, the VMM and the guest count, and which vector moved instead', () => {
   expect(ledger('a delivery on another vector')).toEqual([
     LEDGER_COLUMNS, 'x 2 0 0 0 0 no no 0 <- claimed: at least 1', '3 1 1 1 1 no no 0', '… and 2 that did not move',
+    drawn('a delivery on another vector'),
   ]);
-  expect(ledger('a delivery too many')).toEqual([LEDGER_COLUMNS, 'x 1 1 1 1 1 no no 0 <- claimed: exactly 2', '… and 3 that did not move']);
+  expect(ledger('a delivery too many')).toEqual([LEDGER_COLUMNS, 'x 1 1 1 1 1 no no 0 <- claimed: exactly 2', '… and 3 that did not move', drawn('a delivery too many')]);
 });
 
 test('a delivery that a mask holds back was fired, not sent, and is pending', () => {
   expect(ledger('a delivery that was masked')).toEqual([
     LEDGER_COLUMNS, 'x 0 1 0 0 0 yes yes 0 <- claimed: exactly 1; it is still pending', '… and 3 that did not move',
+    drawn('a delivery that was masked'),
   ]);
 });
 
