@@ -3,6 +3,7 @@
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import { EDU, edu, pc, q35, q35NativeHotplug, qemuDevice, type BareFunction } from 'rootport';
 import { useBare } from 'rootport/jest';
+import { BRIDGED_EDU, BRIDGED_SLOTS, bridgedLine, DEEP_SLOTS, deepLine } from './bridged-edu.ts';
 
 const QEMUS = ['7.2', '10.0'];
 const STATUS_INTX = 0x0008;
@@ -96,24 +97,11 @@ describe.each(QEMUS.flatMap((qemu) => [{ qemu, name: 'q35', preset: q35 }, { qem
 });
 
 describe.each(QEMUS)('INTx behind bridges, QEMU %s', (qemu) => {
-  // Root port (slot 0x11) -> PCIe-to-PCI bridge -> eight slots, one of them a PCI bridge with slots of its own.
-  const slots = [1, 2, 3, 4, 5, 6];
-  const deep = [8, 9, 10, 11];
-  const vm = useBare({
-    qemu, machine: q35({ ports: 1 }),
-    extraArgs: [
-      '-device', 'pcie-root-port,id=far,bus=pcie.0,addr=0x11.0,chassis=9,slot=9',
-      '-device', 'pcie-pci-bridge,id=conventional,bus=far',
-      '-device', 'pci-bridge,id=deeper,bus=conventional,addr=0x7,chassis_nr=10',
-      ...slots.flatMap((slot) => ['-device', `edu,id=edu${slot},bus=conventional,addr=0x${slot.toString(16)}`]),
-      ...deep.flatMap((slot) => ['-device', `edu,id=deep${slot},bus=deeper,addr=0x${slot.toString(16)}`]),
-    ],
-  });
+  const vm = useBare({ qemu, machine: q35({ ports: 1 }), extraArgs: BRIDGED_EDU });
 
-  /** Worked out by hand: pin A of slot s on the bridge's bus is pin s mod 4 of the bridge, and so on up. */
-  test.each(slots)('slot %i of a bridge raises the line of (slot + pin) mod 4', async (slot) => {
+  test.each(BRIDGED_SLOTS)('slot %i of a bridge raises the line of (slot + pin) mod 4', async (slot) => {
     const fn = await vm.functionOf(`edu${slot}`);
-    const line = 20 + (0x11 + slot) % 4;
+    const line = bridgedLine(slot);
     expect(await fn.intxLine()).toBe(line);
     await raise(fn);
     await vm.qtest.waitForIrq(line, 1);
@@ -122,9 +110,9 @@ describe.each(QEMUS)('INTx behind bridges, QEMU %s', (qemu) => {
     await vm.qtest.waitForIrq(line, 0);
   });
 
-  test.each(deep)('slot %i of a bridge behind a bridge is swizzled twice', async (slot) => {
+  test.each(DEEP_SLOTS)('slot %i of a bridge behind a bridge is swizzled twice', async (slot) => {
     const fn = await vm.functionOf(`deep${slot}`);
-    const line = 20 + (0x11 + 7 + slot) % 4;
+    const line = deepLine(slot);
     expect(await fn.intxLine()).toBe(line);
     await raise(fn);
     await vm.qtest.waitForIrq(line, 1);
@@ -139,7 +127,7 @@ describe.each(QEMUS)('INTx behind bridges, QEMU %s', (qemu) => {
     }));
     expect(buses.map(([primary]) => primary).slice(1)).toEqual(buses.map(([, secondary]) => secondary).slice(0, 2));
     expect(new Set(buses.map(([, , subordinate]) => subordinate))).toEqual(new Set([buses[2]?.[1]]));
-    for (const id of [...slots.map((slot) => `edu${slot}`), ...deep.map((slot) => `deep${slot}`)]) {
+    for (const id of [...BRIDGED_SLOTS.map((slot) => `edu${slot}`), ...DEEP_SLOTS.map((slot) => `deep${slot}`)]) {
       const fn = await vm.functionOf(id);
       expect(Number(await fn.memRead(0, EDU.IDENTIFICATION, 4)) & 0xffff).toBe(0x00ed);
       expect(BigInt((await fn.vmm()).regions[0]?.address ?? 0)).toBe((await fn.bar(0)).address);

@@ -4,6 +4,7 @@
 import { afterEach, describe, expect, test } from '@jest/globals';
 import { EDU, functionsOf, pc, q35, type ProbedFunction, type QueryPciBus } from 'rootport';
 import { useMachine, type TestMachine } from 'rootport/jest';
+import { BRIDGED_EDU, BRIDGED_SLOTS, bridgedLine, DEEP_SLOTS, deepLine } from '../bare/bridged-edu.ts';
 
 const COMMAND = 0x04;
 const INTX_DISABLE = 0x400;
@@ -58,28 +59,15 @@ async function route(vm: TestMachine, id: string): Promise<{ sysfs: number; hwir
 }
 
 describe('on q35', () => {
-  // Root port (slot 0x11) -> PCIe-to-PCI bridge -> slots 1 to 6, and in 7 a PCI bridge with slots of its own.
-  const slots = [1, 2, 3, 4, 5, 6];
-  const deep = [8, 9, 10, 11];
-  const vm = useMachine({
-    machine: q35({ ports: 1 }), fresh,
-    extraArgs: [
-      '-device', 'pcie-root-port,id=far,bus=pcie.0,addr=0x11.0,chassis=9,slot=9',
-      '-device', 'pcie-pci-bridge,id=conventional,bus=far',
-      '-device', 'pci-bridge,id=deeper,bus=conventional,addr=0x7,chassis_nr=10',
-      ...slots.flatMap((slot) => ['-device', `edu,id=edu${slot},bus=conventional,addr=0x${slot.toString(16)}`]),
-      ...deep.flatMap((slot) => ['-device', `edu,id=deep${slot},bus=deeper,addr=0x${slot.toString(16)}`]),
-    ],
-  });
+  const vm = useMachine({ machine: q35({ ports: 1 }), fresh, extraArgs: BRIDGED_EDU });
 
-  /** Pin A of slot s is pin s mod 4 of its bridge, and so on up; a root port in slot 0x11 stands on pins 20 to 23 from 1 on. */
-  test.each(slots)('slot %i behind a bridge: Linux and QEMU have the line of (slot + pin) mod 4', async (slot) => {
-    const line = 20 + (0x11 + slot) % 4;
+  test.each(BRIDGED_SLOTS)('slot %i behind a bridge: Linux and QEMU have the line of (slot + pin) mod 4', async (slot) => {
+    const line = bridgedLine(slot);
     expect(await route(vm, `edu${slot}`)).toEqual({ sysfs: line, hwirq: line, lspci: line, qemu: [line] });
   });
 
-  test.each(deep)('slot %i behind a bridge behind a bridge is swizzled twice', async (slot) => {
-    const line = 20 + (0x11 + 7 + slot) % 4;
+  test.each(DEEP_SLOTS)('slot %i behind a bridge behind a bridge is swizzled twice', async (slot) => {
+    const line = deepLine(slot);
     expect(await route(vm, `deep${slot}`)).toEqual({ sysfs: line, hwirq: line, lspci: line, qemu: [line] });
   });
 
@@ -136,7 +124,7 @@ describe('on q35', () => {
     await raise(probe);
     expect([await probe.pendingBits(), await count(probe)]).toEqual([1n, 0]);
     expect((await vm.guest.run(`lspci -vv -s ${probe.bdf}`)).stdout).toMatch(/DisINTx\+[^]*INTx\+/);
-    const line = 20 + (0x11 + 2) % 4;
+    const line = bridgedLine(2);
     expect((await raisedPins(vm)).get(line)).toBe(before.get(line));
     await probe.configWrite(COMMAND, 2, command);
     expect(await probe.waitForCount(0, 1)).toBe(1);

@@ -103,7 +103,8 @@ describe('with four CPUs', () => {
 
 describe('with twelve CPUs', () => {
   const CPUS = 12;
-  const vm = useMachine({ machine: q35({ cpus: CPUS, ports: 1 }), fresh: 'file' });
+  // Twelve CPUs that take turns on one of the host's take their time to come up.
+  const vm = useMachine({ machine: q35({ cpus: CPUS, ports: 1 }), fresh: 'file', timeoutMs: 180_000 });
 
   test('2048 vectors: each is given, is handled exactly once, all CPUs take part, and nothing is left pending', async () => {
     const all = await plugged(vm, 2048);

@@ -181,6 +181,7 @@ describe('edu: MSI and INTx', () => {
     ['MSI-X where there is none', 'EOPNOTSUPP', () => eduFn.enableVectors({ kind: 'msix' })],
     ['a second MSI vector', 'ENOSPC', () => eduFn.enableVectors({ kind: 'msi', count: 2 })],
     ['no vector', 'EINVAL', () => eduFn.enableVectors({ kind: 'msi', count: 0 })],
+    ['MSI beside no vectors', 'EINVAL', () => eduFn.enableBeside('msi')],
     ['counts of none', 'ENOENT', () => eduFn.counters()],
     ['a table entry without a table', 'EOPNOTSUPP', () => eduFn.tableEntry(0)],
   ])('%s: %s', async (_, errno, work) => {
