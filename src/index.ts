@@ -65,3 +65,4 @@ export { CORRECTABLE_ERRORS, decodeAer, UNCORRECTABLE_ERRORS, type AerCapability
 export { ConfigImage } from './pci/config-image.ts';
 export { parseDump, parsePciIds, renderLspci, type LspciFunction, type LspciOptions, type PciIds } from './pci/lspci/index.ts';
 export { readPciFunctions } from './guest/pci-functions.ts';
+export { CAPABILITY_ID, findCapability, readCapabilities, type Capability, type CapabilityList } from './pci/capabilities.ts';
