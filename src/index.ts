@@ -67,6 +67,7 @@ export { CORRECTABLE_ERRORS, decodeAer, UNCORRECTABLE_ERRORS, type AerCapability
 export { ConfigImage } from './pci/config-image.ts';
 export { parseDump, parsePciIds, renderLspci, type LspciFunction, type LspciOptions, type PciIds } from './pci/lspci/index.ts';
 export { readPciFunctions } from './guest/pci-functions.ts';
+export { CAPABILITY_ID, findCapability, readCapabilities, type Capability, type CapabilityList } from './pci/capabilities.ts';
 export { readMsixCapability, type MsixCapability } from './pci/msix.ts';
 export { openVirtioTransport, type VirtioStructure, type VirtioTransport } from './qtest/virtio-transport.ts';
 export { functionsOf, type QueryPciBus, type QueryPciDevice } from './pci/query-pci.ts';

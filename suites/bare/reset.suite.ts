@@ -1,7 +1,7 @@
 // What a reset leaves of a function, without an operating system that gives anything back: Function Level Reset
 // (PCIe Base 5.0, 6.6.2), the Secondary Bus Reset of the port above (PCI-to-PCI Bridge 1.2, 3.2.5.18), and D3hot.
 import { afterEach, describe, expect, test } from '@jest/globals';
-import { edu, EDU, q35NativeHotplug, qemuDevice, type BareFunction } from 'rootport';
+import { CAPABILITY_ID, edu, EDU, findCapability, q35NativeHotplug, qemuDevice, readCapabilities, type BareFunction } from 'rootport';
 import { useBare } from 'rootport/jest';
 
 const COMMAND = 0x04, BAR = [0x10, 0x14, 0x18, 0x1c, 0x20, 0x24] as const, BRIDGE_CONTROL = 0x3e;
@@ -15,11 +15,7 @@ describe.each(['7.2', '10.0'])('QEMU %s', (qemu) => {
   });
   const rng = (): Promise<BareFunction> => vm.plug(qemuDevice('virtio-rng-pci', { vectors: 2 }));
 
-  async function capability(fn: BareFunction, id: number): Promise<number> {
-    let at = await fn.configRead(0x34, 1);
-    while (at !== 0 && await fn.configRead(at, 1) !== id) at = await fn.configRead(at + 1, 1);
-    return at;
-  }
+  const capability = async (fn: BareFunction, id: number): Promise<number> => findCapability(await readCapabilities(fn), id)?.offset ?? 0;
   /** COMMAND and BARs, as registers. */
   const placed = async (fn: BareFunction): Promise<number[]> => {
     const values = [await fn.configRead(COMMAND, 2)];
@@ -27,7 +23,7 @@ describe.each(['7.2', '10.0'])('QEMU %s', (qemu) => {
     return values;
   };
   const flr = async (fn: BareFunction): Promise<void> => {
-    const control = await capability(fn, 0x10) + 0x08;
+    const control = await capability(fn, CAPABILITY_ID.PCI_EXPRESS) + 0x08;
     await fn.configWrite(control, 2, await fn.configRead(control, 2) | INITIATE_FLR);
     expect(await fn.configRead(control, 2) & INITIATE_FLR).toBe(0); // it always reads 0
   };
@@ -44,7 +40,7 @@ describe.each(['7.2', '10.0'])('QEMU %s', (qemu) => {
       const before = await placed(fn);
       await fn.enableMsix();
       await fn.memWrite(4, 0x14, 1, 3n);
-      const msix = await capability(fn, 0x11) + 2;
+      const msix = await capability(fn, CAPABILITY_ID.MSI_X) + 2;
       expect(await fn.configRead(msix, 2) & 0x8000).toBe(0x8000);
       await reset(fn);
       expect(await placed(fn)).toEqual([0, 0, 0, 0, 0, 0, 0]);
@@ -70,8 +66,8 @@ describe.each(['7.2', '10.0'])('QEMU %s', (qemu) => {
   test(`D3hot and back leaves BARs, COMMAND and MSI-X alone; meanwhile memory is ${qemu === '7.2' ? 'still' : 'not'} decoded`, async () => {
     const fn = await rng();
     await fn.enableMsix();
-    const msix = await capability(fn, 0x11) + 2;
-    const control = await capability(fn, 0x01) + 4;
+    const msix = await capability(fn, CAPABILITY_ID.MSI_X) + 2;
+    const control = await capability(fn, CAPABILITY_ID.POWER_MANAGEMENT) + 4;
     const before = [...await placed(fn), await fn.configRead(msix, 2)];
     await fn.configWrite(control, 2, 3);
     expect(await fn.configRead(control, 2) & 3).toBe(3);

@@ -3,12 +3,11 @@
 // everything; config space, BARs and the vectors that Linux set up are as before; MSI-X that it did not is off.
 // Less the kernel: suites/bare/reset.suite.ts.
 import { describe, expect, test } from '@jest/globals';
-import { ivshmem, q35NativeHotplug, qemuDevice, type Ivshmem, type PciFunction, type ProbedFunction } from 'rootport';
+import { CAPABILITY_ID, findCapability, ivshmem, q35NativeHotplug, qemuDevice, readCapabilities, type Ivshmem, type PciFunction, type ProbedFunction } from 'rootport';
 import { useMachine } from 'rootport/jest';
 
 /** In BAR 4 of a modern virtio device of QEMU's. */
 const DEVICE_STATUS = 0x14;
-const CAPABILITY = { PM: 0x01, MSIX: 0x11 } as const;
 
 describe.each(['10.0', '7.2'])('QEMU %s', (qemu) => {
   let rng: PciFunction;
@@ -29,11 +28,7 @@ describe.each(['10.0', '7.2'])('QEMU %s', (qemu) => {
   const config = async (fn: PciFunction): Promise<string> => (await fn.configSpace()).fill(0, 6, 8).subarray(0, 0x100).toString('hex');
   const addresses = async (fn: PciFunction): Promise<unknown> => (await fn.vmm()).regions.map(({ bar, address }) => ({ bar, address }));
 
-  async function capability(probe: ProbedFunction, id: number): Promise<number> {
-    let at = await probe.configRead(0x34, 1);
-    while (at !== 0 && await probe.configRead(at, 1) !== id) at = await probe.configRead(at + 1, 1);
-    return at;
-  }
+  const capability = async (probe: ProbedFunction, id: number): Promise<number> => findCapability(await readCapabilities(probe), id)?.offset ?? 0;
 
   test('each function says how it can be reset', async () => {
     const methods = async (fn: PciFunction): Promise<string> => (await vm.guest.run(`cat ${fn.sysfs}/reset_method`)).stdout.trim();
@@ -56,7 +51,7 @@ describe.each(['10.0', '7.2'])('QEMU %s', (qemu) => {
 
   test.each(['flr', 'bus'])('%s: MSI-X that was enabled behind the kernel\'s back is off, its table masked and empty', async (method) => {
     const probe = await vm.probe(rng);
-    const control = await capability(probe, CAPABILITY.MSIX) + 2;
+    const control = await capability(probe, CAPABILITY_ID.MSI_X) + 2;
     await probe.configWrite(control, 2, await probe.configRead(control, 2) | 0x8000);
     await probe.memWrite(1, 0x00, 4, 0xfee00000n);
     await probe.memWrite(1, 0x0c, 4, 0n);
@@ -86,7 +81,7 @@ describe.each(['10.0', '7.2'])('QEMU %s', (qemu) => {
 
   test('D3hot keeps config space, and back in D0 its BARs are mapped and the device answers', async () => {
     const probe = await vm.probe(rng);
-    const control = await capability(probe, CAPABILITY.PM) + 4;
+    const control = await capability(probe, CAPABILITY_ID.POWER_MANAGEMENT) + 4;
     await probe.memWrite(4, DEVICE_STATUS, 1, 3n);
     const before = [await config(rng), await addresses(rng)];
     await probe.configWrite(control, 2, 3);
