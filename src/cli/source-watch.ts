@@ -7,6 +7,11 @@ const SETTLED_MS = 60;
 /** What make and editors leave beside sources. */
 const PRODUCTS = /(^|\/)\.|~$|\.(o|ko|mod|swp|tmp)$|\.mod\.c$|(^|\/)(modules\.order|Module\.symvers|4913)$/;
 
+/** Whether a file of the module's directory, by its name there, is written by an author. */
+export function isSource(file: string): boolean {
+  return !PRODUCTS.test(file);
+}
+
 export class SourceWatch {
   readonly #watcher: FSWatcher;
   #changed: string | undefined;
@@ -15,7 +20,7 @@ export class SourceWatch {
 
   constructor(directory: string) {
     this.#watcher = watch(directory, { recursive: true }, (_event, file) => {
-      if (file === null || PRODUCTS.test(file)) return;
+      if (file === null || !isSource(file)) return;
       this.#changed = file;
       clearTimeout(this.#timer);
       this.#timer = setTimeout(() => this.#tell(), SETTLED_MS);

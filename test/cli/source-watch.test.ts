@@ -3,7 +3,7 @@ import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from '@jest/globals';
-import { SourceWatch } from '../../src/cli/source-watch.ts';
+import { isSource, SourceWatch } from '../../src/cli/source-watch.ts';
 
 let directory: string;
 let sources: SourceWatch;
@@ -17,11 +17,15 @@ afterEach(async () => {
   await rm(directory, { recursive: true });
 });
 
-test('what a build or an editor leaves is no change, and a source after it is', async () => {
+test.each(['driver.ko', 'driver.o', 'driver.mod', 'driver.mod.c', '.driver.ko.cmd', 'sub/.driver.c.swp', 'modules.order', 'Module.symvers', '4913', 'driver.c~'])('%s is left by a build or an editor: no source', (name) => {
+  expect(isSource(name)).toBe(false);
+});
+
+test.each(['driver.c', 'include/driver.h', 'Kbuild', 'Makefile'])('%s is a source, and its change is told', async (name) => {
+  expect(isSource(name)).toBe(true);
   const changed = sources.next();
-  for (const name of ['driver.ko', 'driver.o', '.driver.ko.cmd', 'modules.order', '4913', 'driver.c~']) await writeFile(join(directory, name), '');
-  await writeFile(join(directory, 'driver.c'), 'int x;');
-  expect(await changed).toBe('driver.c');
+  await writeFile(join(directory, name), 'x');
+  expect(await changed).toBe(name);
 });
 
 test('a change while nobody waits is told to who waits next', async () => {
