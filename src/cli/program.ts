@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
 import { packageFile } from '../packages/index.ts';
 import { addCache } from './cache.ts';
+import { addDev } from './dev.ts';
 import { addDoctor } from './doctor.ts';
 import { errorText, EXIT_CODES_HELP, exitCodeOf } from './exit-codes.ts';
 import { unlessInterrupted } from './interrupts.ts';
@@ -29,6 +30,7 @@ export function program(): Command {
   addShell(root);
   addLspci(root);
   addNew(root);
+  addDev(root);
   addCache(root);
   return root;
 }
