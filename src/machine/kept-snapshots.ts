@@ -13,7 +13,7 @@ import { snapshotKey, type SnapshotKey } from './snapshot-key.ts';
 import { saveMachine, Snapshot } from './snapshot.ts';
 
 const KIND = 'snapshots';
-const DEFAULT_LIMIT_MIB = 2048;
+const DEFAULT_LIMIT_MIB = 4096;
 
 /** A snapshot, and the first machine that was restored from it: proof that it can be. Both are to be closed. */
 export interface ProvenSnapshot {
@@ -137,7 +137,7 @@ async function ownSnapshot(plan: MachinePlan): Promise<ProvenSnapshot> {
   return prove(await Snapshot.take(await bootPlan(plan)));
 }
 
-/** The most that all of them take on disk: ROOTPORT_SNAPSHOTS_MIB, 2048 unless set. */
+/** The most that all of them take on disk: ROOTPORT_SNAPSHOTS_MIB, 4096 unless set. */
 export function snapshotLimitBytes(env: NodeJS.ProcessEnv = process.env): number {
   const text = env['ROOTPORT_SNAPSHOTS_MIB'] || `${DEFAULT_LIMIT_MIB}`;
   if (!/^\d+$/.test(text)) throw new UsageError(`ROOTPORT_SNAPSHOTS_MIB: ${JSON.stringify(text)} is not a whole number of MiB`);

@@ -76,8 +76,8 @@ describe('of the kept ones', () => {
     expect(gone(50, ['new', 40, 3], ['oldest', 40, 1], ['older', 40, 2])).toEqual(['oldest', 'older']);
   });
 
-  test('the limit is 2 GiB, or what ROOTPORT_SNAPSHOTS_MIB says', () => {
-    expect(snapshotLimitBytes({})).toBe(2 ** 31);
+  test('the limit is 4 GiB, or what ROOTPORT_SNAPSHOTS_MIB says', () => {
+    expect(snapshotLimitBytes({})).toBe(2 ** 32);
     expect(snapshotLimitBytes({ ROOTPORT_SNAPSHOTS_MIB: '512' })).toBe(2 ** 29);
     expect(() => snapshotLimitBytes({ ROOTPORT_SNAPSHOTS_MIB: '2G' })).toThrow(UsageError);
   });
