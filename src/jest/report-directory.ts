@@ -57,7 +57,7 @@ export function beginReport(directory: string): void {
   mkdirSync(directory, { recursive: true });
   writeFileSync(join(directory, '.gitignore'), '*\n');
   for (const name of [REPORT_FILE, PAGE_FILE, FAILURES, PARTS]) rmSync(join(directory, name), { recursive: true, force: true });
-  mkdirSync(join(directory, PARTS));
+  mkdirSync(join(directory, PARTS), { recursive: true });
   process.env[PARTS_VARIABLE] = directory;
 }
 

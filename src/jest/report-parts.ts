@@ -1,6 +1,6 @@
 // One attempt of one test, from the worker that ran it to the reporter: a line of JSON in a file of the worker's own, so
 // that nothing is lost with a worker, and none waits for another. Bounded: events of a passed attempt the least.
-import { appendFileSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { appendFileSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { basename, join, relative } from 'node:path';
 import type { Recording } from '../recorder.ts';
 import { failureOf, outcomeOf, withoutColours } from '../report/results.ts';
@@ -51,14 +51,16 @@ export function writePart(directory: string, finished: FinishedAttempt): void {
   };
   const folder = wantsFolder(passed) ? writeFolder(directory, finished, result) : undefined;
   const part: Part = { file, name, attempt, result: folder === undefined ? result : { ...result, folder: relative(directory, folder) } };
+  mkdirSync(partsDirectory(directory), { recursive: true });
   appendFileSync(join(partsDirectory(directory), `${process.pid}.jsonl`), `${JSON.stringify(part)}\n`);
 }
 
 /** All parts, in the order in which they were written by each worker; then they are gone. */
 export function takeParts(directory: string): Part[] {
   const parts = partsDirectory(directory);
+  if (!existsSync(parts)) return []; // another run of the same project took them
   const texts = readdirSync(parts).sort().map((name) => readFileSync(join(parts, name), 'utf8'));
-  rmSync(parts, { recursive: true });
+  rmSync(parts, { recursive: true, force: true });
   return texts.flatMap((text) => text.split('\n').filter((line) => line !== '').flatMap((line): Part[] => {
     try {
       return [JSON.parse(line) as Part];
