@@ -4,7 +4,6 @@ import { type Command, InvalidArgumentError, Option } from 'commander';
 import { ProtocolError, UsageError } from '../errors.ts';
 import { reportEnv } from '../jest/report-directory.ts';
 import { cacheRoot } from '../packages/index.ts';
-import { isShard } from '../report/merge.ts';
 import { EXIT, EXIT_CODES_HELP } from './exit-codes.ts';
 import { onInterrupt } from './interrupts.ts';
 import { listSuites, runJest } from './jest-child.ts';
