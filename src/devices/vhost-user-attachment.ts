@@ -27,6 +27,7 @@ export async function attachVhostUser(site: AttachSite, options: VhostUserAttach
     const close = await listenMute(path, site.log);
     return {
       ...shape,
+      steered: () => true,
       detach: once(async () => {
         await close();
         await steered.device.close?.();
@@ -51,6 +52,7 @@ export async function attachVhostUser(site: AttachSite, options: VhostUserAttach
   });
   return {
     ...shape,
+    steered: () => backend.down || steered.steered(),
     ailment: () => (!backend.down ? undefined
       : `its back end crashed, and a driver that waits for what was in flight waits ${reconnect ? 'until gate.restart()' : 'for ever'}`),
     witness: { unit: 'queue', fired: () => backend.fired(), watch: (listener) => { backend.onFired = listener; } },

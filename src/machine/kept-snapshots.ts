@@ -42,9 +42,13 @@ export async function restore(options: BootOptions = {}): Promise<Machine> {
   return boot(options);
 }
 
-/** Why there can be no snapshot of such a machine at all. */
-export function whyNotRestored({ devices = [] }: BootOptions): string | undefined {
-  return devices.length === 0 ? undefined : `of the devices that it boots with (${devices.map(({ kind }) => kind).join(', ')})`;
+/**
+ * Why there can be no snapshot of such a machine at all. A back end of ours cannot be copied; and QEMU saves a device
+ * of which it knows no state (edu has no VMStateDescription) without a word, and gives back one that was just reset.
+ */
+export function whyNotRestored({ devices = [], extraArgs = [] }: BootOptions): string | undefined {
+  const kinds = [...devices.map(({ kind }) => kind), ...extraArgs.flatMap((word, at) => (/^--?device$/.test(word) ? [extraArgs[at + 1]?.split(',')[0] ?? '?'] : []))];
+  return kinds.length === 0 ? undefined : `of the devices that it boots with (${kinds.join(', ')}), whose state may not be saved`;
 }
 
 /** Why a snapshot of it is its process' own. */

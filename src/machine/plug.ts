@@ -37,8 +37,23 @@ async function plug(machine: Machine, plugged: Plugged, place: Placement, option
   if (expected?.ready !== undefined) {
     await guest.until(`[ -e ${fn.sysfs}/${expected.ready} ]`,
       `the guest's driver to be up on ${fn.bdf} (${expected.ready} in its sysfs directory)`, timeoutMs);
+    if (plugged.attachment.steered?.() !== true) await probed(machine, fn, timeoutMs);
   }
   return fn;
+}
+
+/**
+ * What a driver makes is in sysfs before its probe() is done: virtio_blk still reads the partition table then, and what a
+ * test does next would befall those reads. A bind of a bound device waits for the device's lock, which probe() runs under,
+ * and is then refused (Linux: drivers/base/bus.c, bind_store).
+ */
+async function probed({ guest }: Machine, { bdf, sysfs }: PciFunction, timeoutMs: number): Promise<void> {
+  try {
+    await guest.attempt(`driver=$(readlink -f ${sysfs}/driver) && echo ${bdf} >$driver/bind`, { timeoutMs });
+  } catch (error) {
+    if (!(error instanceof DeadlineError)) throw error;
+    throw new DeadlineError(`probe() of the guest's driver to return on ${bdf}`, timeoutMs, { cause: error, hint: 'what does it wait for? a stack of its task is in /proc/<pid>/stack' });
+  }
 }
 
 /** A function behind a bridge has its bus number once the guest enumerated it: look until it is there. */

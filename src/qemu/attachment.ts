@@ -73,6 +73,8 @@ export interface Attachment {
    * its ivshmem): the machine fills those numbers again, lest the next device's descriptors get them.
    */
   readonly danglingFds?: number;
+  /** A test holds, delays or falsifies what the device does: its driver's probe() may wait for that test. */
+  steered?(): boolean;
   /** What a test has done to the back end that can spoil an unplug or end QEMU, for that error's hint: 'its back end crashed'. */
   ailment?(): string | undefined;
   /** Stop firing, before `device_del` (FACTS: ivshmem under fire crashes QEMU). */

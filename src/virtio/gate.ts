@@ -116,6 +116,11 @@ export class Gate implements QueueGate, GateRules {
     else if (this.held) this.#unseen.push(request);
   }
 
+  /** A test has set what becomes of requests or interrupts, or waits for one. */
+  get engaged(): boolean {
+    return this.held || this.faulty || this.watched || this.latencyMs > 0 || this.#drops > 0 || this.#misdirectedTo !== undefined;
+  }
+
   get faulty(): boolean {
     return this.pendingFaults > 0 || this.#reordered > 0;
   }

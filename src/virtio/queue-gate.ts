@@ -74,6 +74,8 @@ export interface SteeredDevice {
   readonly gate: DeviceGate;
   /** The gate of a queue. UsageError for an index that the device has not. */
   queue(index: number): QueueGate;
+  /** Some queue is held, delayed, falsified or watched. */
+  steered(): boolean;
   /** Ask before firing queue `index`'s interrupt. */
   beforeCall(index: number): CallVerdict;
   /** What carries the device while it is plugged: for interrupt(), interruptConfig(), needsReset(), crash(). */
@@ -126,6 +128,7 @@ export function steer(device: VirtioDevice, { latencyMs = 0 }: { latencyMs?: num
       if (gate === undefined) throw new UsageError(`there is no queue ${index}`, { hint: `The device has ${gates.length}: 0 to ${gates.length - 1}.` });
       return gate;
     },
+    steered: () => own.awaitsReset || gates.some((gate) => gate.engaged),
     beforeCall: (index) => gates[index]?.beforeCall() ?? 'deliver',
     connect(transport) {
       own.transport = transport;

@@ -23,7 +23,7 @@ afterEach(() => rmSync(root, { recursive: true }));
 
 /** Titles of the tests that were run, by the file of their results. */
 function ran(): Record<string, string[]> {
-  return Object.fromEntries(readdirSync(join(root, 'results')).sort().map((name) => {
+  return Object.fromEntries(readdirSync(join(root, 'results')).filter((name) => name.endsWith('.json')).sort().map((name) => {
     const { tests } = JSON.parse(readFileSync(join(root, 'results', name), 'utf8')) as { tests: { test: string }[] };
     return [name, tests.map((one) => one.test).sort()];
   }));
@@ -51,12 +51,23 @@ test('the pods of the Kubernetes manifest run every suite once between them, und
   for (let index = 0; index < spec.completions; index += 1) {
     // What the kubelet sets and replaces; this host's accelerator and cache.
     const values = Object.fromEntries(env.flatMap(({ name, value }) => (value === undefined || ['ROOTPORT_ACCEL', 'ROOTPORT_CACHE'].includes(name) ? [] : [[name, value]])));
-    const results = values['ROOTPORT_RESULTS']?.replace('$(INDEX)', String(index)).replace('/results', join(root, 'results'));
-    await execa(file, args, { cwd: root, env: { ...values, ROOTPORT_RESULTS: results, JOB_COMPLETION_INDEX: String(index) } });
+    const mounted = Object.fromEntries(['ROOTPORT_RESULTS', 'ROOTPORT_REPORT'].map((name) =>
+      [name, values[name]?.replace('$(INDEX)', String(index)).replace('/results', join(root, 'results'))]));
+    await execa(file, args, { cwd: root, env: { ...values, ...mounted, JOB_COMPLETION_INDEX: String(index) } });
   }
   const parts = ran();
   expect(Object.keys(parts)).toEqual(['0.json', '1.json', '2.json', '3.json']);
   expect(Object.values(parts).flat().sort()).toEqual([...NAMES].sort());
+
+  // And their reports, joined: every test once; with a part left out, which.
+  const reports = [0, 1, 2, 3].map((index) => join(root, 'results', `report-${index}`));
+  const merged = await rootport(['report', 'merge', ...reports, '-o', join(root, 'all')], { cwd: root });
+  expect(merged).toMatchObject({ exitCode: 0 });
+  const { tests } = JSON.parse(readFileSync(join(root, 'all/report.json'), 'utf8')) as { tests: { name: string }[] };
+  expect(tests.map(({ name }) => name).sort()).toEqual([...NAMES].sort());
+  const short = await rootport(['report', 'merge', ...reports.slice(1), '-o', join(root, 'short')], { cwd: root });
+  expect(short.exitCode).toBe(1);
+  expect(`${short.stdout}${short.stderr}`).toContain('1/4');
 });
 
 describe('--shard', () => {

@@ -46,7 +46,7 @@ test('fresh: \'test\' with devices from the start boots for every test, and says
   const run = await runJest('fresh-devices');
   expect(run.exitCode).toBe(0);
   expect(run.record.counts).toMatchObject({ passed: 2 });
-  expect(run.text).toContain('every test boots a machine of its own, for there can be no snapshot: of the devices that it boots with (edu)');
+  expect(run.text).toContain('every test boots a machine of its own, for there can be no snapshot: of the devices that it boots with (edu), whose state may not be saved');
 }, 180_000);
 
 test('a machine that is used before it is booted is a UsageError that says where to use it', async () => {

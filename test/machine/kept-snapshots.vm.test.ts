@@ -137,7 +137,7 @@ describe('where no snapshot can be kept', () => {
   test('a machine with devices is booted with them, and says why', async () => {
     await using machine = await restore({ devices: [edu()], progress });
     expect(machine.description).not.toContain('restored');
-    expect(notes).toEqual(['booted, not restored from a snapshot: of the devices that it boots with (edu)']);
+    expect(notes).toEqual(['booted, not restored from a snapshot: of the devices that it boots with (edu), whose state may not be saved']);
   }, TIMEOUT_MS);
 
   test('and the cache cannot be written, a process has one of its own', async () => {
