@@ -167,8 +167,7 @@ export class KernelLog {
     if (message === undefined) return this.#give(this.#open.at(-1), line);
     const mine = this.#closeOvertaken(line);
     const sign = signOf(message);
-    // Two heads at once, "cut here" of one between "cut here" and WARNING of the other: first come, first served.
-    const unlocated = mine.find((report) => report.unlocated);
+    const unlocated = headOf(mine.filter((report) => report.unlocated), message);
     if (CUT_HERE.test(message)) {
       // list_add corruption's BUG() stands under its message.
       const cause = mine.at(-1);
@@ -284,6 +283,15 @@ const SEQUENTIAL: ReadonlySet<KernelReportKind> = new Set(['hung-task', 'rcu-sta
 function belongs({ kind, lines }: GrowingReport, message: string): boolean {
   if (kind === 'list-corruption') return /^(?:kernel BUG at |WARNING: )/.test(message) && lines.length < LINES_TO_LOCATE || CONTINUES_FAULT.test(message);
   return (kind === 'oops' || kind === 'bug') && (CONTINUES_FAULT.test(message) || /^invalid opcode/.test(message));
+}
+
+/**
+ * Of two heads at once, "cut here" of one before the WARNING of the other: whose line it is. Who has its message waits
+ * for the line that locates it, who has none for a message; first come, first served.
+ */
+function headOf(unlocated: readonly GrowingReport[], message: string): GrowingReport | undefined {
+  const wanted = LOCATES.test(message);
+  return unlocated.find(({ title }) => (title !== '') === wanted) ?? (wanted ? unlocated[0] : unlocated.at(-1));
 }
 
 /** Of those that one caller, or no caller that is named, prints: whose line it is. The last one's when nothing tells. */

@@ -11,9 +11,7 @@ const MODULE = fileURLToPath(new URL('crash', import.meta.url));
 const source = readFileSync(`${MODULE}/crash.c`, 'utf8').split('\n');
 const lineOf = (mark: string): number => source.findIndex((line) => line.includes(`/* line: ${mark} */`)) + 1;
 
-// The tests share a machine until it breaks: when two CPUs print a kernel's very first warnings at once, their lists of
-// modules come word by word between each other's lines, and both heads are taken for one CPU's.
-const vm = useMachine({ fresh: 'file', machine: q35({ cpus: 2 }), warm: async (guest, machine) => guest.loadModule(await machine.buildModule(MODULE)) });
+const vm = useMachine({ machine: q35({ cpus: 2 }), warm: async (guest, machine) => guest.loadModule(await machine.buildModule(MODULE)) });
 const goWrong = (kind: string) => async (): Promise<void> => { await vm.guest.run(`echo ${kind} >/sys/module/crash/parameters/go`); };
 
 /** Kind, guilty function, and where it stands. */

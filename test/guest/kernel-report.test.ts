@@ -177,6 +177,14 @@ describe('two reports at once', () => {
     expect(reports.map(({ lines }) => lines.length)).toEqual([25, 25]);
   });
 
+  test('as two CPUs printed them whose "cut here" both came first, each has its own message and place', () => {
+    const reports = reportsOf(recorded('both-warn-heads'));
+    expect(reports.map(({ title, cpu, pid, comm, guilty, entangled }) => [title, cpu, pid, comm, guilty?.function, entangled])).toEqual([
+      ['crash: both, two', 1, 112, 'crash-two', 'crash_both_warn', true],
+      ['crash: both, one', 0, 111, 'crash-one', 'crash_both_warn', true],
+    ]);
+  });
+
   test('a report that was overtaken and is never ended closes when the kernel\'s clock has gone on', () => {
     const log = new KernelLog();
     log.push('[ 1.000000] BUG: scheduling while atomic: a/1/0x2\n[ 1.000001] Call Trace:\n');
