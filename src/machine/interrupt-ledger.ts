@@ -138,12 +138,17 @@ export function ledgerOf(before: InterruptReading | undefined, now: InterruptRea
       const shared = sharing.get(vector);
       const key = keys[vector];
       const messageBefore = before?.entries[vector]?.message;
+      const handledOn = (on ?? []).flatMap((times, at) => (times === 0 ? [] : [{ cpu: ('cpus' in handled ? handled.cpus[at] : undefined) ?? at, times }]));
+      // It went where neither reading of the table says: by a message in between, which nobody knows to count.
+      const known = [now.entries[vector], before?.entries[vector]].map((entry) => entry?.cpu);
+      const wentElsewhere = known[0] !== undefined && handledOn.some(({ cpu }) => !known.includes(cpu));
+      const isCounted = shared === undefined && !wentElsewhere;
       return {
         vector,
         fired: count(fired, vector), probed: count(probed, vector),
-        sent: shared === undefined ? count(stretch.sent, vector) : undefined,
+        sent: isCounted ? count(stretch.sent, vector) : undefined,
         handled: on?.reduce((sum, times) => sum + times, 0),
-        handledOn: (on ?? []).flatMap((times, at) => (times === 0 ? [] : [{ cpu: ('cpus' in handled ? handled.cpus[at] : undefined) ?? at, times }])),
+        handledOn,
         pending: 'missing' in now.pending ? undefined : now.pending[vector],
         wasPending: before === undefined ? false : 'missing' in before.pending ? undefined : before.pending[vector],
         inFlight: stretch.inFlight?.get(vector) ?? 0,
@@ -152,7 +157,7 @@ export function ledgerOf(before: InterruptReading | undefined, now: InterruptRea
         sameMessage: before !== undefined && key !== undefined && key === messageBefore,
         sharesMessageWith: shared,
         lastFiredMs: lastFired.get(vector),
-        lastSentMs: key === undefined || shared !== undefined ? undefined : lastSent.get(key),
+        lastSentMs: key === undefined || !isCounted ? undefined : lastSent.get(key),
       };
     }),
   };

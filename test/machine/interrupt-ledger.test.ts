@@ -26,9 +26,9 @@ const between = (before: InterruptReading, now: InterruptReading) => ledgerOf(be
 describe('the ledger between two readings', () => {
   test('counts what came since, by CPU', () => {
     const before = reading({ fired: { counts: [5, 1] }, handled: { counts: [[5, 0], [0, 1]], cpus: [0, 1] }, trace: new Map([['a', 5], ['b', 1]]) });
-    const now = reading({ fired: { counts: [8, 1] }, handled: { counts: [[6, 2], [0, 1]], cpus: [0, 1] }, trace: new Map([['a', 8], ['b', 1]]) });
+    const now = reading({ fired: { counts: [8, 1] }, handled: { counts: [[8, 0], [0, 1]], cpus: [0, 1] }, trace: new Map([['a', 8], ['b', 1]]) });
     const { rows } = between(before, now);
-    expect(rows[0]).toMatchObject({ fired: 3, sent: 3, handled: 3, handledOn: [{ cpu: 0, times: 1 }, { cpu: 1, times: 2 }], sameMessage: true });
+    expect(rows[0]).toMatchObject({ fired: 3, sent: 3, handled: 3, handledOn: [{ cpu: 0, times: 3 }], sameMessage: true });
     expect(rows[1]).toMatchObject({ fired: 0, sent: 0, handled: 0, handledOn: [] });
   });
 
@@ -58,6 +58,15 @@ describe('the ledger between two readings', () => {
     expect(between(reading(), reading({ entries: same(false), trace })).rows.map(({ sent, sharesMessageWith }) => [sent, sharesMessageWith])).toEqual([[undefined, 1], [undefined, 0]]);
     expect(between(reading({ entries: same(true) }), reading({ entries: same(true), trace })).rows[0]).toMatchObject({ sent: 2, sharesMessageWith: undefined });
     expect(between(reading({ entries: same(false) }), reading({ entries: same(true), trace })).rows[0]?.sharesMessageWith).toBe(1);
+  });
+
+  test('knows not how often a vector was sent that was handled where neither reading has it: it moved there and back', () => {
+    const before = reading({ trace: new Map([['a', 0]]) });
+    const now = reading({ fired: { counts: [2, 0] }, handled: { counts: [[1, 1], [0, 0]], cpus: [0, 1] }, trace: new Map([['a', 1], ['x', 1]]) });
+    expect(between(before, now).rows[0]).toMatchObject({ fired: 2, sent: undefined, handled: 2, sameMessage: true, lastSentMs: undefined });
+    // Where one of them has it, all its messages are known.
+    const moved = { ...now, entries: [{ masked: false, message: 'x', cpu: 1 }, { masked: false, message: 'b', cpu: 1 }] };
+    expect(between(before, moved).rows[0]).toMatchObject({ sent: 2 });
   });
 
   test('knows no messages of an entry that goes elsewhere, rather than none', () => {

@@ -29,10 +29,10 @@ function npm(cwd: string, ...args: string[]): Promise<{ stdout: string }> {
 const run = (...args: string[]) => execa('npx', ['--no-install', ...args], { cwd: project, all: true, reject: false, env: { CI: '1', FORCE_COLOR: '0' } });
 
 test('the tarball holds what a user needs, and nothing else', () => {
-  for (const path of ['dist/index.js', 'dist/index.d.ts', 'dist/cli/main.js', 'jest-preset.cjs', 'images/init', 'images/probe/Kbuild', 'qemu/machines.json', 'suites/edu/edu.suite.ts', 'src/native/addon.c']) {
+  for (const path of ['dist/index.js', 'dist/index.d.ts', 'dist/cli/main.js', 'jest-preset.cjs', 'images/init', 'images/probe/Kbuild', 'qemu/machines.json', 'suites/edu/edu.suite.ts', 'src/native/addon.c', 'src/report/page/page.html', 'templates/driver/package.json', 'ci/kubernetes-job.json']) {
     expect(packed).toContain(path);
   }
-  expect(packed.filter((path) => /^(test|node_modules)\/|\.(node|ko|o)$|^src\/(?!native\/)/.test(path))).toEqual([]);
+  expect(packed.filter((path) => /^(test|node_modules)\/|\.(node|ko|o)$|^src\/(?!native\/|report\/page\/)/.test(path))).toEqual([]);
 });
 
 test('npx jest runs a TypeScript suite with the preset alone', async () => {
@@ -75,8 +75,8 @@ test('the types are there: the suite compiles, and a misspelt claim does not', a
   expect(bad.stdout).toMatch(/my-driver\.suite\.ts\(\d+,\d+\): error TS2561: .*'tableBaz'/);
 }, 120_000);
 
-test('nothing of the project is left in its directory but what npm put there', async () => {
+test('nothing is left in its directory but what npm put there, and the report of the last run', async () => {
   expect((await readdir(project)).filter((name) => !name.endsWith('.tgz')).sort()).toEqual([
-    'globals.d.ts', 'my-driver.suite.ts', 'node_modules', 'package-lock.json', 'package.json', 'tsconfig.json', 'units.ts',
+    'globals.d.ts', 'my-driver.suite.ts', 'node_modules', 'package-lock.json', 'package.json', 'rootport-report', 'tsconfig.json', 'units.ts',
   ]);
 });
