@@ -21,6 +21,7 @@ export class KeptShell implements GuestShell {
   readonly #mark = randomBytes(8).toString('hex');
   #channel: Promise<ClientChannel> | undefined;
   #turn: Promise<unknown> = Promise.resolve();
+  #waiting = 0;
 
   constructor(ssh: SshConnection, timeoutMs: number) {
     this.#ssh = ssh;
@@ -33,9 +34,15 @@ export class KeptShell implements GuestShell {
    * hangs (a new shell is opened for the next).
    */
   run(command: string, { timeoutMs = this.#timeoutMs }: { timeoutMs?: number } = {}): Promise<ShellResult> {
-    const mine = this.#turn.then(() => this.#run(command, timeoutMs));
+    this.#waiting += 1;
+    const mine = this.#turn.then(() => this.#run(command, timeoutMs)).finally(() => { this.#waiting -= 1; });
     this.#turn = mine.catch(() => undefined);
     return mine;
+  }
+
+  /** No command is under way or waiting for its turn. */
+  get idle(): boolean {
+    return this.#waiting === 0;
   }
 
   async #run(command: string, timeoutMs: number): Promise<ShellResult> {

@@ -6,8 +6,9 @@ import type { TimedEvent } from './event-log.ts';
 import { traceHandlers } from './interrupt-guest-trace.ts';
 import { firesSince, recentFires, recordFires } from './interrupt-fires.ts';
 import { ledgerOf, type Counts, type InterruptLedger, type InterruptMark, type InterruptReading, type Stretch } from './interrupt-ledger.ts';
-import { interruptTraceOf, startInterruptTrace, type ConfigWrite, type InterruptTrace, type TracePosition } from './interrupt-trace.ts';
+import { interruptTraceOf, startInterruptTrace, vectorOfMessage, type ConfigWrite, type InterruptTrace, type TracePosition } from './interrupt-trace.ts';
 import { readGuestInterrupts, type GuestReading } from './interrupt-witnesses.ts';
+import { vectorsAtCpus } from './local-apic.ts';
 import type { Machine } from './machine.ts';
 import type { PciFunction } from './pci-function.ts';
 import type { Plugged } from './plugged.ts';
@@ -23,6 +24,8 @@ export interface PlugMark {
 const SETTLED_MS = 5000;
 /** Looks of a mark at what is on its way, at most. */
 const SETTLING_LOOKS = 4;
+/** A CPU that takes no interrupt for so long has them turned off; in turns under TCG it has one each 100 ms (TCG_KICK_PERIOD). */
+const TAKEN_MS = 1000;
 
 const plugs = new WeakMap<Plugged, PlugMark>();
 
@@ -45,19 +48,48 @@ export function rememberPlug(plugged: Plugged, before: PlugMark | undefined): vo
 export async function markInterrupts(fn: PciFunction): Promise<InterruptMark> {
   const trace = await startInterruptTrace(fn.machine);
   recordFires(fn.plugged);
+  const unknowable = trace.missing !== undefined || fn.fireWitness?.watch === undefined;
+  let waiting: ReadonlySet<number> = new Set();
+  /** What was fired until then has been taken. */
+  let takenMs = -Infinity;
   for (let look = 1; ; look += 1) {
-    const timeMs = performance.now();
-    const fires = recentFires(fn.plugged, timeMs - SETTLED_MS);
     const reading = await readGuestInterrupts(fn);
-    const inFlight = inFlightAt(fn, reading, fires, trace);
-    // What was sent is handled before the guest answers once more.
-    const settled = inFlight.size === 0 && (look > 1 || fires.length === 0);
-    const unknowable = trace.missing !== undefined || fn.fireWitness?.watch === undefined;
-    if (!settled && !unknowable && look < SETTLING_LOOKS) continue;
+    const nowMs = performance.now();
+    const fires = recentFires(fn.plugged, nowMs - SETTLED_MS);
+    const unsent = inFlightAt(fn, reading, fires, trace);
+    // What was fired while the guest was being read may have been counted there, or not.
+    const late = fires.filter(({ timeMs }) => timeMs > takenMs);
+    const settled = unsent.size === 0 && late.length === 0;
+    if (!settled && !unknowable && look < SETTLING_LOOKS) {
+      // The guest may answer on one CPU while another has yet to take what was sent.
+      waiting = await takenByCpus(fn.machine, reading);
+      if (unsent.size === 0) takenMs = nowMs;
+      continue;
+    }
     await traceHandlers(fn.machine.guest.shell, [...reading.irqs.keys()]);
-    // QEMU's main loop has turned dozens of times since: what it has not sent of the fires by now is lost.
-    return { bdf: fn.bdf, timeMs: performance.now(), reading, inFlight: unknowable ? inFlight : new Map() };
+    // QEMU's main loop has turned dozens of times since: what it has not sent of the earlier fires by now is lost.
+    return { bdf: fn.bdf, timeMs: performance.now(), reading, inFlight: unknowable ? unsent : notTaken(reading, waiting, late) };
   }
+}
+
+/** Wait until no message of the function's waits for its CPU; the vectors of those that a CPU does not take. */
+async function takenByCpus(machine: Machine, { entries }: GuestReading): Promise<ReadonlySet<number>> {
+  const mine = new Set(entries.flatMap(({ message }) => (message === undefined ? [] : [vectorOfMessage(message)])));
+  for (const began = performance.now(); ;) {
+    const waiting = new Set([...await vectorsAtCpus(machine)].filter((vector) => mine.has(vector)));
+    if (waiting.size === 0 || performance.now() - began > TAKEN_MS) return waiting;
+    // Nothing tells of it, and each look keeps the CPUs from running.
+    await new Promise((resolve) => { setTimeout(resolve, 2); });
+  }
+}
+
+/** What may be handled only after a reading: one delivery of each vector that a CPU does not take, for the APIC keeps no more, and the latest fires. */
+function notTaken(reading: GuestReading, waiting: ReadonlySet<number>, late: readonly TimedEvent<number>[]): Map<number, number> {
+  const times = new Map<number, number>();
+  const add = (vector: number | undefined): void => { if (vector !== undefined) times.set(vector, (times.get(vector) ?? 0) + 1); };
+  for (const [vector, { message }] of reading.entries.entries()) if (message !== undefined && waiting.has(vectorOfMessage(message))) add(vector);
+  for (const { what } of late) add(reading.vectorOf(what));
+  return times;
 }
 
 /** The recent fires that no message is known to have followed: each may still come. */

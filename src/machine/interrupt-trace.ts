@@ -20,6 +20,11 @@ export function messageKey(destination: number, destinationMode: number, vector:
   return `${destination}/${destinationMode}/${vector}`;
 }
 
+/** Of a messageKey, the CPU's vector. */
+export function vectorOfMessage(key: string): number {
+  return Number(key.slice(key.lastIndexOf('/') + 1));
+}
+
 /** A write to a function's config space. */
 export interface ConfigWrite {
   /** `01:00.0` */

@@ -58,13 +58,14 @@ export class PciFunction {
 
   /** Linux interrupt numbers of its MSI or MSI-X vectors, by vector; empty when none is allocated. */
   async messageIrqs(): Promise<number[]> {
-    const { stdout } = await this.machine.guest.shell.run(`ls ${this.sysfs}/msi_irqs 2>/dev/null || :`);
-    return stdout.split(/\s+/).filter((word) => word !== '').map(Number).sort((a, b) => a - b);
+    const { stdout } = await this.machine.guest.shell.run(`echo ${this.sysfs}/msi_irqs/*`);
+    return [...stdout.matchAll(/\/(\d+)(?=\s)/g)].map(([, irq]) => Number(irq)).sort((a, b) => a - b);
   }
 
   /** The driver that is bound to it, or undefined. */
   async driver(): Promise<string | undefined> {
-    const { stdout } = await this.machine.guest.shell.run(`readlink ${this.sysfs}/driver || :`);
+    // The shell's own means: under TCG each process costs 10 ms.
+    const { stdout } = await this.machine.guest.shell.run(`cd -P ${this.sysfs}/driver 2>/dev/null && echo "$PWD"; cd /`);
     return stdout.trim().split('/').pop() || undefined;
   }
 }

@@ -1,5 +1,7 @@
 // Plug: device_add (device-backends.ts), and the wait until the guest has the function and its driver.
-import { DeadlineError } from '../errors.ts';
+import { DeadlineError, ProtocolError } from '../errors.ts';
+import { configOf } from '../pci/config-space.ts';
+import { PCIE_REGISTER, readPcieCapability } from '../pci/pcie.ts';
 import type { Placement } from '../qemu/command-line.ts';
 import { addDevice } from './device-backends.ts';
 import type { Machine } from './machine.ts';
@@ -30,30 +32,54 @@ async function plug(machine: Machine, plugged: Plugged, place: Placement, option
   const { guest, qmp } = machine;
   const timeoutMs = options.timeoutMs ?? guest.defaultTimeoutMs;
   const expected = device.guest;
-  for (const module of expected?.modules ?? []) await guest.shell.run(`modprobe ${module}`);
+  await loadDrivers(machine, expected?.modules ?? []);
   await addDevice({ qmp, version: machine.parts.qemu.version, signal: machine.signal }, plugged, place, timeoutMs);
   if (options.waitForGuest === false) return PciFunction.find(machine, plugged);
   const fn = await enumerated(machine, plugged, timeoutMs);
   if (expected?.ready !== undefined) {
     await guest.until(`[ -e ${fn.sysfs}/${expected.ready} ]`,
       `the guest's driver to be up on ${fn.bdf} (${expected.ready} in its sysfs directory)`, timeoutMs);
-    if (plugged.attachment.steered?.() !== true) await probed(machine, fn, timeoutMs);
   }
+  if (plugged.attachment.steered?.() !== true) await added(machine, fn, timeoutMs);
   return fn;
 }
 
+/** One question for all of them: a modprobe is a process of some 10 ms under TCG, also of what is loaded. */
+async function loadDrivers({ guest }: Machine, modules: readonly string[]): Promise<void> {
+  if (modules.length === 0) return;
+  await guest.shell.run(`failed=; for module in ${modules.join(' ')}; do
+    state=; read -r state 2>/dev/null </sys/module/$module/initstate; [ "$state" = live ] || modprobe $module || failed=1
+  done; [ -z "$failed" ]`);
+}
+
 /**
- * What a driver makes is in sysfs before its probe() is done: virtio_blk still reads the partition table then, and what a
- * test does next would befall those reads. A bind of a bound device waits for the device's lock, which probe() runs under,
- * and is then refused (Linux: drivers/base/bus.c, bind_store).
+ * A function and what its driver makes are in sysfs before the kernel is done with it: a function without a driver may yet
+ * have no resources and match no driver, and virtio_blk's probe() still reads the partition table, so that what a test does
+ * next would befall those reads. What a hot-plug driver does last tells: acpiphp says then that the slot is on
+ * (Linux drivers/pci/hotplug/acpiphp_glue.c, enable_slot), pciehp lets the power indicator shine (pciehp_ctrl.c, board_added).
  */
-async function probed({ guest }: Machine, { bdf, sysfs }: PciFunction, timeoutMs: number): Promise<void> {
+async function added(machine: Machine, fn: PciFunction, timeoutMs: number): Promise<void> {
+  const { guest, innards: { preset, ports } } = machine;
+  const [slot] = fn.bdf.split('.');
+  const condition = preset.hotplug === 'pciehp' && ports.includes(fn.port) ? await indicatorShines(fn)
+    // Behind a bridge that carries no hot-plug there is no slot: the kernel names the function in /proc just before its driver may come.
+    : `{ on=; for slot in /sys/bus/pci/slots/*; do read -r at <$slot/address && [ "$at" = ${slot} ] && read -r on <$slot/power; done; `
+      + `[ "$on" = 1 ] || [ -z "$on" -a -e /proc/bus/pci/${fn.bdf.slice(5).replace(':', '/')} ]; } 2>/dev/null`;
   try {
-    await guest.attempt(`driver=$(readlink -f ${sysfs}/driver) && echo ${bdf} >$driver/bind`, { timeoutMs });
+    await guest.until(condition, `the guest to be done with adding ${fn.bdf}`, timeoutMs);
   } catch (error) {
     if (!(error instanceof DeadlineError)) throw error;
-    throw new DeadlineError(`probe() of the guest's driver to return on ${bdf}`, timeoutMs, { cause: error, hint: 'what does it wait for? a stack of its task is in /proc/<pid>/stack' });
+    throw new DeadlineError(`the guest to be done with adding ${fn.bdf}`, timeoutMs, {
+      cause: error, hint: 'its driver\'s probe() has not returned: what does it wait for? a stack of its task is in /proc/<pid>/stack; waitForGuest: false does not wait for it',
+    });
   }
+}
+
+/** Of the slot that a function of a root port is in: the second byte of the port's Slot Control has the power indicator on. */
+async function indicatorShines({ machine: { guest }, sysfs, port }: PciFunction): Promise<string> {
+  const { offset, slot } = await readPcieCapability(configOf(await guest.readFile(`${sysfs}/../config`))) ?? {};
+  if (offset === undefined || slot === undefined) throw new ProtocolError(`${port} has no slot`);
+  return `[ $(( $(od -An -tu1 -j${offset + PCIE_REGISTER.SLOT_CONTROL + 1} -N1 ${sysfs}/../config) & 3 )) = 1 ]`;
 }
 
 /** A function behind a bridge has its bus number once the guest enumerated it: look until it is there. */

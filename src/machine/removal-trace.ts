@@ -1,5 +1,6 @@
 // The guest's own word on a driver's remove(): kprobes on entry to and return from pci_device_remove,
 // which calls it (Linux: drivers/pci/pci-driver.c). Works for every driver, without touching any.
+import { randomBytes } from 'node:crypto';
 import { GuestCommandError } from '../errors.ts';
 import type { GuestShell } from '../guest/kept-shell.ts';
 
@@ -33,9 +34,17 @@ export async function armRemovalTrace(shell: GuestShell): Promise<boolean> {
   }
 }
 
-/** The removals since the probes were armed, in order. */
-export async function readRemovals(shell: GuestShell): Promise<Removal[]> {
-  const { stdout } = await shell.run(`grep 'remove_[be]' ${TRACING}/trace || :`);
+/** A word of one's own in the trace: what comes after it is `since`. */
+export async function markTrace(shell: GuestShell): Promise<string> {
+  const mark = `rootport-${randomBytes(6).toString('hex')}`;
+  await shell.run(`echo ${mark} >${TRACING}/trace_marker`);
+  return mark;
+}
+
+/** The removals since a mark (or since the probes were armed, where the buffer has lost it), in order. */
+export async function readRemovals(shell: GuestShell, since: string): Promise<Removal[]> {
+  const { stdout: all } = await shell.run(`grep 'remove_[be]\\|${since}' ${TRACING}/trace || :`);
+  const stdout = all.slice(Math.max(0, all.indexOf(since)));
   const removals: (Removal & { readonly task: string })[] = [];
   for (const line of stdout.split('\n')) {
     const [, task, kind, rest = ''] = LINE.exec(line) ?? [];
@@ -49,7 +58,7 @@ export async function readRemovals(shell: GuestShell): Promise<Removal[]> {
   return removals.map(({ bdf, returned }) => ({ bdf, returned }));
 }
 
-/** A shell condition that holds once pci_device_remove was entered for the function more often than `times`. */
-export function removalBegan(bdf: string, times: number): string {
-  return `[ "$(grep -c 'remove_begin: .*bdf="${bdf}"' ${TRACING}/trace)" -gt ${times} ]`;
+/** A shell condition that holds once pci_device_remove was entered for the function after a mark. */
+export function removalBegan(bdf: string, since: string): string {
+  return `sed '1,/${since}/d' ${TRACING}/trace | grep -q 'remove_begin: .*bdf="${bdf}"'`;
 }

@@ -6,7 +6,7 @@ import type { Machine } from './machine.ts';
 import type { QmpClient } from '../qmp/client.ts';
 import type { PciFunction } from './pci-function.ts';
 import type { Plugged } from './plugged.ts';
-import { armRemovalTrace, readRemovals, removalBegan, type Removal } from './removal-trace.ts';
+import { armRemovalTrace, markTrace, readRemovals, removalBegan } from './removal-trace.ts';
 import { pullCard } from './surprise.ts';
 
 export interface UnplugOptions {
@@ -58,8 +58,8 @@ export interface BegunUnplug {
   readonly fn: PciFunction;
   readonly driver: string | undefined;
   readonly irqs: readonly number[];
-  /** Removals that the guest's trace had before; undefined where there is no trace. */
-  readonly earlier: readonly Removal[] | undefined;
+  /** Where the guest's trace of removals stood; undefined where there is none. */
+  readonly since: string | undefined;
   readonly beganAtMs: number;
 }
 
@@ -80,9 +80,8 @@ async function unplug(machine: Machine, plugged: Plugged, fn: PciFunction, optio
     if (options.surprise === true) slotAtRest = await pullCard(machine, plugged.port);
     else if (options.request !== undefined) await options.request();
     else gone = await requestRemoval(qmp, id);
-    if (!gone && options.whenRemoving !== undefined) {
-      const times = begun.earlier?.filter((one) => one.bdf === fn.bdf).length ?? 0;
-      await guest.until(removalBegan(fn.bdf, times), `the guest to begin to remove the driver of ${fn.bdf}`, timeoutMs);
+    if (!gone && options.whenRemoving !== undefined && begun.since !== undefined) {
+      await guest.until(removalBegan(fn.bdf, begun.since), `the guest to begin to remove the driver of ${fn.bdf}`, timeoutMs);
       await options.whenRemoving();
     }
     if (!gone) await deleted;
@@ -105,7 +104,7 @@ async function begin({ guest }: Machine, plugged: Plugged, fn: PciFunction, { wh
     // Asked for a second time, the guest may have done half of it.
     driver: await fn.driver() ?? before?.driver,
     irqs: [...new Set([...await fn.messageIrqs(), ...before?.irqs ?? []])],
-    earlier: before === undefined ? traced ? await readRemovals(guest.shell) : undefined : before.earlier,
+    since: before === undefined ? traced ? await markTrace(guest.shell) : undefined : before.since,
   };
   await plugged.attachment.quiesce?.();
   return { ...begun, beganAtMs: performance.now() };
@@ -113,7 +112,7 @@ async function begin({ guest }: Machine, plugged: Plugged, fn: PciFunction, { wh
 
 /** Once QEMU let go of it: take back what QEMU holds beside the device, wait for the guest, and see what is left. */
 export async function concludeUnplug(
-  machine: Machine, plugged: Plugged, { fn, driver, irqs, earlier, beganAtMs }: BegunUnplug,
+  machine: Machine, plugged: Plugged, { fn, driver, irqs, since, beganAtMs }: BegunUnplug,
   { timeoutMs, slotAtRest }: { timeoutMs: number; slotAtRest?: ((timeoutMs: number) => Promise<void>) | undefined },
 ): Promise<UnplugReport> {
   const { guest } = machine;
@@ -121,7 +120,7 @@ export async function concludeUnplug(
   await plugged.release(() => removeBackends(machine, plugged, timeoutMs));
   await guest.until(`[ ! -e ${fn.sysfs} ]`, `the guest to drop ${fn.sysfs}`, timeoutMs);
   await slotAtRest?.(timeoutMs);
-  const removals = earlier === undefined ? undefined : (await readRemovals(guest.shell)).slice(earlier.length);
+  const removals = since === undefined ? undefined : await readRemovals(guest.shell, since);
   return {
     bdf: fn.bdf,
     kind: plugged.device.kind,
@@ -162,21 +161,24 @@ async function leftovers(machine: Machine, plugged: Plugged, fn: PciFunction, ir
   const buses = await machine.qmp.execute<QueryPciBus[]>('query-pci');
   if (findByQdevId(buses, plugged.id) !== undefined) found.push({ witness: 'vmm', where: 'query-pci', what: `${plugged.id} is still there` });
   const { shell } = machine.guest;
-  const { stdout: proc } = await shell.run('cat /proc/interrupts; echo; echo ----; grep . /proc/iomem /proc/ioports');
-  const [interrupts = '', resources = ''] = proc.split('----');
-  for (const line of interrupts.split('\n')) {
-    const irq = /^\s*(\d+):/.exec(line)?.[1];
-    if (irq !== undefined && (irqs.includes(Number(irq)) || line.includes(fn.bdf))) {
-      found.push({ witness: 'guest', where: '/proc/interrupts', what: line.trim() });
-    }
-  }
-  for (const line of resources.split('\n')) {
-    if (line.includes(` ${fn.bdf}`)) found.push({ witness: 'guest', where: line.split(':')[0] ?? '', what: line.slice(line.indexOf(':') + 1).trim() });
-  }
   // The interrupt descriptors outlive /proc/interrupts when a handler was freed but its vector was not.
-  const { stdout: descriptors } = await shell.run(`ls -d ${irqs.map((irq) => `/proc/irq/${irq}`).join(' ') || '/nothing'} 2>/dev/null || :`);
-  for (const path of descriptors.split('\n')) if (path !== '') found.push({ witness: 'guest', where: path, what: 'the interrupt descriptor is still there' });
-  const { stdout: node } = await shell.run(`ls -d /sys/bus/pci/devices/${fn.bdf} /sys/bus/pci/drivers/*/${fn.bdf} /sys/kernel/debug/rootport_probe/${fn.bdf} 2>/dev/null || :`);
-  for (const path of node.split('\n')) if (path !== '') found.push({ witness: 'guest', where: path, what: 'the node is still there' });
+  const nodes = [...irqs.map((irq) => `/proc/irq/${irq}`), `/sys/bus/pci/devices/${fn.bdf}`, `/sys/bus/pci/drivers/*/${fn.bdf}`, `/sys/kernel/debug/rootport_probe/${fn.bdf}`];
+  const { stdout } = await shell.run(`grep . /proc/interrupts /proc/iomem /proc/ioports; echo ----; for node in ${nodes.join(' ')}; do [ ! -e $node ] || echo $node; done`);
+  const [lines = '', there = ''] = stdout.split('----\n');
+  for (const line of lines.split('\n')) {
+    const [where = '', what = ''] = split(line);
+    const irq = where === '/proc/interrupts' ? /^\s*(\d+):/.exec(what)?.[1] : undefined;
+    const mine = where === '/proc/interrupts' ? irq !== undefined && (irqs.includes(Number(irq)) || what.includes(fn.bdf)) : what.includes(` ${fn.bdf}`);
+    if (mine) found.push({ witness: 'guest', where, what: what.trim() });
+  }
+  for (const path of there.split('\n').filter(Boolean)) {
+    found.push({ witness: 'guest', where: path, what: path.startsWith('/proc/irq/') ? 'the interrupt descriptor is still there' : 'the node is still there' });
+  }
   return found;
+}
+
+/** `/proc/iomem:fe800000-fe8fffff : 0000:01:00.0` at the first colon. */
+function split(line: string): [where: string, what: string] {
+  const at = line.indexOf(':');
+  return [line.slice(0, at), line.slice(at + 1)];
 }

@@ -10,30 +10,39 @@ const begin = (bdf: string, task = 14): string => `${at(task)}remove_begin: (pci
 const endOf = (task: number): string => `${at(task)}remove_end: (device_release_driver_internal+0x19c/0x200 <- pci_device_remove)\n`;
 const end = endOf(14);
 
+const MARK = 'rootport-1';
+const removalsOf = (text: string): ReturnType<typeof readRemovals> => readRemovals(says(text), MARK);
+
 test('no line, no removal', async () => {
-  expect(await readRemovals(says(''))).toEqual([]);
+  expect(await removalsOf('')).toEqual([]);
 });
 
 test('a removal that was entered and left has returned; one that was only entered has not', async () => {
-  expect(await readRemovals(says(begin('0000:01:00.0') + end + begin('0000:02:00.0')))).toEqual([
+  expect(await removalsOf(begin('0000:01:00.0') + end + begin('0000:02:00.0'))).toEqual([
     { bdf: '0000:01:00.0', returned: true }, { bdf: '0000:02:00.0', returned: false },
   ]);
 });
 
 test('one inside another ends before it', async () => {
-  expect(await readRemovals(says(begin('0000:00:10.0') + begin('0000:01:00.0') + end))).toEqual([
+  expect(await removalsOf(begin('0000:00:10.0') + begin('0000:01:00.0') + end)).toEqual([
     { bdf: '0000:00:10.0', returned: false }, { bdf: '0000:01:00.0', returned: true },
   ]);
 });
 
 test('of two that tasks of their own remove at once, each ends for itself', async () => {
-  expect(await readRemovals(says(begin('0000:01:00.0', 14) + begin('0000:02:00.0', 99) + endOf(14)))).toEqual([
+  expect(await removalsOf(begin('0000:01:00.0', 14) + begin('0000:02:00.0', 99) + endOf(14))).toEqual([
     { bdf: '0000:01:00.0', returned: true }, { bdf: '0000:02:00.0', returned: false },
   ]);
 });
 
 test('the same function twice is two removals, and an end without a beginning is none', async () => {
-  expect(await readRemovals(says(end + begin('0000:01:00.0') + end + begin('0000:01:00.0') + end))).toHaveLength(2);
+  expect(await removalsOf(end + begin('0000:01:00.0') + end + begin('0000:01:00.0') + end)).toHaveLength(2);
+});
+
+test('what came before the mark does not count; a buffer that lost the mark is read whole', async () => {
+  const mark = '     sh-77      [001] .....     4.458340: tracing_mark_write: rootport-1\n';
+  expect(await removalsOf(begin('0000:01:00.0') + mark + end + begin('0000:02:00.0'))).toEqual([{ bdf: '0000:02:00.0', returned: false }]);
+  expect(await removalsOf(begin('0000:02:00.0') + end)).toHaveLength(1);
 });
 
 test('a kernel without kprobes has no witness; any other failure is told', async () => {
