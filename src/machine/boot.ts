@@ -31,8 +31,7 @@ export async function boot(options: BootOptions = {}): Promise<Machine> {
 /** The same for a plan that was made before, with these devices in the machine's first ports. */
 export async function bootPlan(plan: MachinePlan, given: readonly Device[] = []): Promise<Machine> {
   const { parts, preset, ports, bootTimeoutMs, commandTimeoutMs } = plan;
-  const { path: directory } = await dir({ prefix: 'rootport-', mode: 0o700, unsafeCleanup: true });
-  const clientKey = generateClientKey();
+  const [{ path: directory }, clientKey] = await Promise.all([dir({ prefix: 'rootport-', mode: 0o700, unsafeCleanup: true }), generateClientKey()]);
   const nonce = randomBytes(12).toString('hex');
   const trouble = new Trouble();
   const plugged: Plugged[] = [];

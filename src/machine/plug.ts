@@ -55,24 +55,37 @@ async function loadDrivers({ guest }: Machine, modules: readonly string[]): Prom
 /**
  * A function and what its driver makes are in sysfs before the kernel is done with it: a function without a driver may yet
  * have no resources and match no driver, and virtio_blk's probe() still reads the partition table, so that what a test does
- * next would befall those reads. What a hot-plug driver does last tells: acpiphp says then that the slot is on
- * (Linux drivers/pci/hotplug/acpiphp_glue.c, enable_slot), pciehp lets the power indicator shine (pciehp_ctrl.c, board_added).
+ * next would befall those reads. What a hot-plug driver does last tells: pciehp lets the power indicator shine (Linux
+ * drivers/pci/hotplug/pciehp_ctrl.c, board_added), acpiphp says that the slot is on (acpiphp_glue.c, enable_slot).
  */
 async function added(machine: Machine, fn: PciFunction, timeoutMs: number): Promise<void> {
   const { guest, innards: { preset, ports } } = machine;
-  const [slot] = fn.bdf.split('.');
-  const condition = preset.hotplug === 'pciehp' && ports.includes(fn.port) ? await indicatorShines(fn)
-    // Behind a bridge that carries no hot-plug there is no slot: the kernel names the function in /proc just before its driver may come.
-    : `{ on=; for slot in /sys/bus/pci/slots/*; do read -r at <$slot/address && [ "$at" = ${slot} ] && read -r on <$slot/power; done; `
-      + `[ "$on" = 1 ] || [ -z "$on" -a -e /proc/bus/pci/${fn.bdf.slice(5).replace(':', '/')} ]; } 2>/dev/null`;
   try {
-    await guest.until(condition, `the guest to be done with adding ${fn.bdf}`, timeoutMs);
+    if (preset.hotplug === 'pciehp' && ports.includes(fn.port)) {
+      return await guest.until(await indicatorShines(fn), `the guest to be done with adding ${fn.bdf}`, timeoutMs);
+    }
+    if (await slotIsOn(fn)) return;
+    // No slot, behind a bridge without hot-plug; or one that is not said to be on, for the scan of a bridge above found
+    // the function first (acpiphp_rescan_slot). The kernel names it in /proc just before its driver may come.
+    await guest.until(`[ -e /proc/bus/pci/${fn.bdf.slice(5).replace(':', '/')} ]`, `the guest to be done with adding ${fn.bdf}`, timeoutMs);
+    if (await slotIsOn(fn)) return;
+    // A bind of a bound device waits for its lock, which probe() runs under, and is then refused (drivers/base/bus.c, bind_store).
+    await guest.attempt(`driver=$(readlink -f ${fn.sysfs}/driver) && echo ${fn.bdf} >$driver/bind`, { timeoutMs });
   } catch (error) {
     if (!(error instanceof DeadlineError)) throw error;
     throw new DeadlineError(`the guest to be done with adding ${fn.bdf}`, timeoutMs, {
       cause: error, hint: 'its driver\'s probe() has not returned: what does it wait for? a stack of its task is in /proc/<pid>/stack; waitForGuest: false does not wait for it',
     });
   }
+}
+
+/** Looked for some 30 ms; then the slot may be on all the same. */
+async function slotIsOn({ machine: { guest }, bdf }: PciFunction): Promise<boolean> {
+  const { stdout } = await guest.shell.run(`on=; looks=0; until [ "$on" = 1 -o $looks = 4 ]; do
+    [ $looks = 0 ] || usleep 3000; looks=$((looks+1))
+    for slot in /sys/bus/pci/slots/*; do read -r at <$slot/address && [ "$at" = ${bdf.split('.')[0] ?? ''} ] && read -r on <$slot/power; done 2>/dev/null
+  done; echo "$on"`);
+  return stdout.trim() === '1';
 }
 
 /** Of the slot that a function of a root port is in: the second byte of the port's Slot Control has the power indicator on. */

@@ -49,7 +49,7 @@ test('a server with another host key is refused', async () => {
 test('one machine\'s key opens no other machine', async () => {
   const target = machines[0]?.innards.sshTarget;
   if (target === undefined) throw new Error('no machine');
-  const error = await failure(SshConnection.connect({ ...target, privateKey: generateClientKey().privateKey }));
+  const error = await failure(SshConnection.connect({ ...target, privateKey: (await generateClientKey()).privateKey }));
   expect(error.message).toMatch(/did not let us in/);
 });
 

@@ -25,13 +25,13 @@ test('dropbear\'s host key is a type, a seed and the point of that seed; the pin
     .toEqual([Buffer.from('ssh-ed25519').toString('hex'), secret.subarray(32).toString('hex')]);
 });
 
-test('client keys are read by ssh2, every one of two hundred, and no two are alike', () => {
-  const keys = Array.from({ length: 200 }, () => generateClientKey());
+test('client keys are read by ssh2, and no two are alike', async () => {
+  const keys = await Promise.all(Array.from({ length: 8 }, () => generateClientKey()));
   for (const { privateKey, publicBase64 } of keys) {
     const parsed = ssh2.utils.parseKey(privateKey);
     if (parsed instanceof Error) throw parsed;
-    expect([parsed.type, parsed.getPublicSSH().toString('base64')]).toEqual(['ssh-ed25519', publicBase64]);
+    expect([parsed.type, parsed.getPublicSSH().toString('base64')]).toEqual(['ssh-rsa', publicBase64]);
     expect(parsed.verify('x', parsed.sign('x'))).toBe(true);
   }
-  expect(new Set(keys.map((one) => one.publicBase64)).size).toBe(200);
+  expect(new Set(keys.map((one) => one.publicBase64)).size).toBe(8);
 });
