@@ -4,6 +4,7 @@ import { type Command, InvalidArgumentError, Option } from 'commander';
 import { ProtocolError, UsageError } from '../errors.ts';
 import { reportEnv } from '../jest/report-directory.ts';
 import { cacheRoot } from '../packages/index.ts';
+import type { Shard } from '../report/shard.ts';
 import { EXIT, EXIT_CODES_HELP } from './exit-codes.ts';
 import { onInterrupt } from './interrupts.ts';
 import { listSuites, runJest } from './jest-child.ts';
@@ -12,7 +13,7 @@ import { machineLine, prepare } from './preparation.ts';
 import { tally, worst, type RunResult } from './run-results.ts';
 import { findProject, type SuiteProject } from './suite-project.ts';
 import { selectSuites, suiteName } from './suite-selection.ts';
-import { parseShard, type Shard } from './shard.ts';
+import { shardOption } from './shard.ts';
 import { wholeNumber } from './whole-number.ts';
 
 interface RunOptions extends MachineOptions {
@@ -33,7 +34,7 @@ export function addRun(program: Command): void {
     .option('--workers <n>', 'test files at a time, a number or a percentage of the CPUs', workers)
     .option('--retries <n>', 'try a test that failed again; one that then passes is flaky, which fails no run (default: 0)', wholeNumber)
     .addOption(new Option('--keep <when>', 'which attempts get a folder in the report').choices(['failures', 'always', 'never']))
-    .option('--shard <i/n>', 'only the i-th of n parts of the suites, the same part wherever it is run; `rootport report merge` joins their reports', parseShard)
+    .option('--shard <i/n>', 'only the i-th of n parts of the suites, the same part wherever it is run; `rootport report merge` joins their reports', shardOption)
     .addHelpText('after', [
       '', 'In a project whose Jest configuration has preset \'rootport\', its suites are run; else this package\'s own.',
       EXIT_CODES_HELP, '', 'Examples:', '  rootport run', '  rootport run msix hotplug --repeat 10 --kernel 6.12', '  rootport run suites/my-driver -t unplug', '',
