@@ -21,6 +21,9 @@ export const PAGE_FILE = 'index.html';
 export const FAILURES = 'failures';
 const PARTS = '.parts';
 
+/** More would be no test. */
+export const RETRIES_MAX = 999;
+
 export type Keep = 'failures' | 'always' | 'never';
 
 /** The directory that is asked for, absolute; undefined: no report. */
@@ -39,7 +42,7 @@ export function chosenKeep(env: NodeJS.ProcessEnv = process.env): Keep {
 /** @throws UsageError for what is no number */
 export function chosenRetries(env: NodeJS.ProcessEnv = process.env): number {
   const text = env[RETRIES_VARIABLE] || '0';
-  if (!/^\d{1,3}$/.test(text)) throw new UsageError(`${RETRIES_VARIABLE} is ${JSON.stringify(text)}`, { hint: 'it is a number from 0 to 999' });
+  if (!/^\d+$/.test(text) || Number(text) > RETRIES_MAX) throw new UsageError(`${RETRIES_VARIABLE} is ${JSON.stringify(text)}`, { hint: `it is a number from 0 to ${RETRIES_MAX}` });
   return Number(text);
 }
 

@@ -9,7 +9,7 @@ import { pathToFileURL } from 'node:url';
 import type { AggregatedResult, Config, Reporter, TestResult } from '@jest/reporters';
 import { renderAnnotations, renderStepSummary } from '../report/github.ts';
 import { renderPage } from '../report/page.ts';
-import { failureOf, outcomeOf, recordOf, type TestOutcome, type TestRecordEntry } from '../report/results.ts';
+import { failureOf, outcomeOf, recordOf, type TestRecordEntry, type TestStatus } from '../report/results.ts';
 import { countStatuses, type RunReport } from '../report/run-report.ts';
 import { renderForTerminal } from '../report/terminal.ts';
 import { assembleReport, nameOf } from './report-assembly.ts';
@@ -64,16 +64,17 @@ export default class RootportReporter implements Pick<Reporter, 'onRunComplete'>
 
   #entries({ testFilePath, testResults, testExecError, failureMessage }: TestResult): TestRecordEntry[] {
     const file = relative(this.#rootDir, testFilePath);
-    const entry = (test: string, outcome: TestOutcome, durationMs: number, stacks: readonly string[]): TestRecordEntry =>
+    const entry = (test: string, outcome: TestStatus, durationMs: number, stacks: readonly string[]): TestRecordEntry =>
       ({ file, test, outcome, durationMs, errors: stacks.map(failureOf).map(({ name, summary }) => ({ name, summary })) });
     if (testResults.length === 0 && (testExecError !== undefined || failureMessage)) {
       return [entry('', 'errored', 0, [testExecError?.stack ?? testExecError?.message ?? failureMessage ?? ''])];
     }
-    return testResults.map((result) => entry(
-      nameOf(result),
-      result.status === 'failed' ? outcomeOf(result.failureMessages) : result.status === 'passed' ? 'passed' : 'skipped',
-      result.duration ?? 0, result.failureMessages,
-    ));
+    return testResults.map((result) => {
+      const { status, failureMessages, duration, invocations = 1, retryReasons = [] } = result;
+      const flaky = status === 'passed' && invocations > 1;
+      const outcome = flaky ? 'flaky' : status === 'failed' ? outcomeOf(failureMessages) : status === 'passed' ? 'passed' : 'skipped';
+      return entry(nameOf(result), outcome, duration ?? 0, flaky ? retryReasons : failureMessages);
+    });
   }
 }
 

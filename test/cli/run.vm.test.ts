@@ -55,7 +55,7 @@ describe('a project of its own', () => {
   });
 
   test('a failed suite exits with 1, even where the host lacks something too', async () => {
-    expect(await rootport(['run'], project({ passes: PASSES, fails: FAILS, lacks: LACKS }))).toMatchObject({ exitCode: 1 });
+    expect(await rootport(['run', '--retries', '0'], project({ passes: PASSES, fails: FAILS, lacks: LACKS }))).toMatchObject({ exitCode: 1 });
   });
 
   test('failures that are all the environment\'s exit with 3', async () => {
@@ -65,20 +65,20 @@ describe('a project of its own', () => {
     expect(exitCode).toBe(3);
   });
 
-  test('--repeat goes on after a failure, and tallies each suite: one that does not load, and one whose tear-down fails, too', async () => {
-    const once = `import { existsSync, writeFileSync } from "node:fs"; ${IMPORTS}
-      test("it fails the first time", () => {
-        const again = existsSync("a");
-        writeFileSync("a", "");
-        expect(again).toBe(true);
+  test('--repeat goes on after a failure, and tallies each suite: one that is flaky, one that does not load and one whose tear-down fails, too', async () => {
+    const failsFirst = (tries: number): string => `import { appendFileSync, readFileSync } from "node:fs"; ${IMPORTS}
+      test("it fails at first", () => {
+        appendFileSync("${tries}", "x");
+        expect(readFileSync("${tries}", "utf8").length).toBeGreaterThan(${tries});
       });`;
-    const { exitCode, stdout } = await rootport(['run', '--repeat', '2'], project({
-      once, passes: PASSES, broken: 'import "./nowhere.js";', teardown: `import { afterAll } from "@jest/globals"; ${PASSES} afterAll(() => { throw new Error("no"); });`,
+    const { exitCode, stdout } = await rootport(['run', '--repeat', '2', '--retries', '1'], project({
+      once: failsFirst(2), shaky: failsFirst(1), passes: PASSES,
+      broken: 'import "./nowhere.js";', teardown: `import { afterAll } from "@jest/globals"; ${PASSES} afterAll(() => { throw new Error("no"); });`,
     }));
     expect(exitCode).toBe(1);
     expect(stdout.split('\n').slice(2)).toEqual([
-      expect.stringMatching(/^run 1 of 2: failed, \d+ s$/), expect.stringMatching(/^run 2 of 2: errored, \d+ s$/),
-      '2 runs:', '  broken    0/2  errored in run 1, 2', '  once      1/2  failed in run 1', '  passes    2/2', '  teardown  0/2  errored in run 1, 2',
+      expect.stringMatching(/^run 1 of 2: failed, \d+ s$/), expect.stringMatching(/^run 2 of 2: errored, \d+ s$/), '2 runs:',
+      '  broken    0/2  errored in run 1, 2', '  once      1/2  failed in run 1', '  passes    2/2', '  shaky     1/2  flaky in run 1', '  teardown  0/2  errored in run 1, 2',
     ]);
   });
 
