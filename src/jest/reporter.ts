@@ -13,7 +13,7 @@ import { failureOf, outcomeOf, recordOf, type TestRecordEntry, type TestStatus }
 import { countStatuses, type RunReport } from '../report/run-report.ts';
 import { renderForTerminal } from '../report/terminal.ts';
 import { assembleReport, nameOf } from './report-assembly.ts';
-import { beginReport, chosenDirectory, PAGE_FILE, REPORT_FILE } from './report-directory.ts';
+import { beginReport, chosenDirectory, currentReport, forgetReport, PAGE_FILE, REPORT_FILE } from './report-directory.ts';
 import { takeParts } from './report-parts.ts';
 
 export interface RootportReporterOptions {
@@ -37,11 +37,13 @@ export default class RootportReporter implements Pick<Reporter, 'onRunComplete'>
     this.#shard = shard === undefined ? undefined : `${shard.shardIndex}/${shard.shardCount}`;
     this.#directory = chosenDirectory(rootDir, report);
     // Here: workers are forked before the run is said to start.
-    if (this.#directory !== undefined) beginReport(this.#directory);
+    if (this.#directory === undefined) forgetReport();
+    else beginReport(this.#directory);
   }
 
   onRunComplete(_contexts: unknown, results: AggregatedResult): void {
-    const report = assembleReport(results, this.#directory === undefined ? [] : takeParts(this.#directory), { rootDir: this.#rootDir, shard: this.#shard });
+    const parts = this.#directory === undefined ? undefined : currentReport()?.parts;
+    const report = assembleReport(results, parts === undefined ? [] : takeParts(parts), { rootDir: this.#rootDir, shard: this.#shard });
     const { failed, errored, flaky } = countStatuses(report.tests);
     const shown = this.#directory === undefined ? undefined : relative(process.cwd(), this.#directory) || '.';
     if (failed + errored + flaky > 0 || report.tests.length > SLOWEST) {

@@ -1,6 +1,7 @@
 // Several reports as one: the shards of a run, or runs one after the other. A test that is in several is one test whose
 // attempts are theirs, in order.
 import { UsageError } from '../errors.ts';
+import { boundTests } from './event-bound.ts';
 import { statusOf, type ReportedTest, type RunReport } from './run-report.ts';
 import { parseShard } from './shard.ts';
 
@@ -28,7 +29,7 @@ export function mergeReports(reports: readonly RunReport[]): RunReport {
       machines: [...new Set(reports.flatMap(({ environment }) => environment.machines))].sort(),
     },
     ...(shards.length === 0 ? {} : { shards }),
-    tests: mergeTests(reports.flatMap(({ tests }) => tests)),
+    tests: boundTests(mergeTests(reports.flatMap(({ tests }) => tests))),
   };
 }
 
