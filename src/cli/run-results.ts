@@ -3,8 +3,8 @@
 // Source: @jest/test-result's AggregatedResult.
 import { failureOf } from '../report/results.ts';
 
-/** From good to bad. `environment`: every failure is an EnvironmentError. */
-const OUTCOMES = ['passed', 'environment', 'errored', 'failed'] as const;
+/** From good to bad. `flaky`: what failed passed when it was tried again. `environment`: every failure is an EnvironmentError. */
+const OUTCOMES = ['passed', 'flaky', 'environment', 'errored', 'failed'] as const;
 export type Outcome = (typeof OUTCOMES)[number];
 
 /** By test file, absolute; files of which no test was asked for are left out. */
@@ -20,7 +20,12 @@ export interface JestResults {
     readonly failureMessage?: string | null;
     /** Why the file could not be run, or what failed outside of its tests. */
     readonly testExecError?: { readonly message?: string; readonly stack?: string | null };
-    readonly testResults: readonly { readonly status: string; readonly failureMessages: readonly string[] }[];
+    readonly testResults: readonly {
+      readonly status: string;
+      readonly failureMessages: readonly string[];
+      /** How often it was tried. */
+      readonly invocations?: number;
+    }[];
   }[];
 }
 
@@ -31,6 +36,7 @@ export function outcomesOf({ testResults: files }: JestResults): RunResult {
     const stacks = failed.flatMap(({ failureMessages }) => failureMessages);
     if (failed.length > 0) outcomes.set(testFilePath, outcomeOfFailures(stacks));
     else if (testExecError != null || failureMessage) outcomes.set(testFilePath, outcomeOfFailures([testExecError?.stack ?? testExecError?.message ?? failureMessage ?? '']));
+    else if (testResults.some(({ status, invocations = 1 }) => status === 'passed' && invocations > 1)) outcomes.set(testFilePath, 'flaky');
     else if (testResults.some(({ status }) => status === 'passed')) outcomes.set(testFilePath, 'passed');
   }
   return outcomes;
@@ -48,18 +54,23 @@ export function parseOutcomes(text: string): RunResult | undefined {
   return text === '' ? undefined : new Map(JSON.parse(text) as [string, Outcome][]);
 }
 
+/** Whether it fails no run. */
+export function isGood(outcome: Outcome): boolean {
+  return outcome === 'passed' || outcome === 'flaky';
+}
+
 /** One failed suite is a failed run, whatever the host lacks besides. */
 export function worst(outcomes: Iterable<Outcome>): Outcome {
   return [...outcomes].reduce((one, other) => (OUTCOMES.indexOf(other) > OUTCOMES.indexOf(one) ? other : one), 'passed');
 }
 
-/** A line a suite: `virtio-blk  9/10  failed in run 4`. */
+/** A line a suite: `virtio-blk  9/10  failed in run 4`. A run in which it was flaky is not among those that it passed. */
 export function tally(runs: readonly RunResult[], nameOf: (file: string) => string): string {
   const files = [...new Set(runs.flatMap((one) => [...one.keys()]))].sort();
   const rows = files.map((file) => {
     const outcomes = runs.map((one, index) => ({ run: index + 1, outcome: one.get(file) }));
     const ran = outcomes.filter(({ outcome }) => outcome !== undefined);
-    const notes = (['failed', 'errored', 'environment'] as const).map((bad) => ({ bad, at: ran.filter(({ outcome }) => outcome === bad).map(({ run }) => run) }))
+    const notes = (['failed', 'errored', 'environment', 'flaky'] as const).map((bad) => ({ bad, at: ran.filter(({ outcome }) => outcome === bad).map(({ run }) => run) }))
       .filter(({ at }) => at.length > 0)
       .map(({ bad, at }) => `${bad === 'environment' ? 'the host lacked something' : bad} in run ${at.join(', ')}`);
     const passed = ran.filter(({ outcome }) => outcome === 'passed').length;

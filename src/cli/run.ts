@@ -2,18 +2,19 @@
 // what the cache lacks is fetched then, visibly, before any test's clock runs.
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { ProtocolError, UsageError } from '../errors.ts';
-import { reportEnv } from '../jest/report-directory.ts';
+import { reportEnv, RETRIES_MAX } from '../jest/report-directory.ts';
 import { cacheRoot } from '../packages/index.ts';
+import type { Shard } from '../report/shard.ts';
 import { EXIT, EXIT_CODES_HELP } from './exit-codes.ts';
 import { onInterrupt } from './interrupts.ts';
 import { listSuites, runJest } from './jest-child.ts';
 import { addMachineOptions, bootOptions, machineEnv, type MachineOptions } from './machine-options.ts';
 import { machineLine, prepare } from './preparation.ts';
-import { tally, worst, type RunResult } from './run-results.ts';
+import { isGood, tally, worst, type RunResult } from './run-results.ts';
 import { findProject, type SuiteProject } from './suite-project.ts';
 import { selectSuites, suiteName } from './suite-selection.ts';
-import { parseShard, type Shard } from './shard.ts';
-import { wholeNumber } from './whole-number.ts';
+import { shardOption } from './shard.ts';
+import { wholeNumber, wholeNumberOf } from './whole-number.ts';
 
 interface RunOptions extends MachineOptions {
   readonly repeat: number;
@@ -31,9 +32,9 @@ export function addRun(program: Command): void {
     .option('--repeat <n>', 'run n times, to the end whatever fails, and tally', wholeNumber, 1)
     .option('-t, --test-name-pattern <pattern>', 'only tests whose name matches')
     .option('--workers <n>', 'test files at a time, a number or a percentage of the CPUs', workers)
-    .option('--retries <n>', 'try a test that failed again; one that then passes is flaky, which fails no run (default: 0)', wholeNumber)
+    .option('--retries <n>', 'try a test that failed again; one that then passes is flaky, which fails no run (default: 0)', wholeNumberOf(0, RETRIES_MAX))
     .addOption(new Option('--keep <when>', 'which attempts get a folder in the report').choices(['failures', 'always', 'never']))
-    .option('--shard <i/n>', 'only the i-th of n parts of the suites, the same part wherever it is run; `rootport report merge` joins their reports', parseShard)
+    .option('--shard <i/n>', 'only the i-th of n parts of the suites, the same part wherever it is run; `rootport report merge` joins their reports', shardOption)
     .addHelpText('after', [
       '', 'In a project whose Jest configuration has preset \'rootport\', its suites are run; else this package\'s own.',
       EXIT_CODES_HELP, '', 'Examples:', '  rootport run', '  rootport run msix hotplug --repeat 10 --kernel 6.12', '  rootport run suites/my-driver -t unplug', '',
@@ -83,7 +84,7 @@ async function repeat(project: SuiteProject, files: readonly string[], options: 
     if (outcomes.size === 0) {
       throw new UsageError('no test was run', { hint: options.testNamePattern === undefined ? 'all of them are skipped' : `no name matches ${options.testNamePattern}` });
     }
-    const result = exitCode !== 0 && worst(outcomes.values()) === 'passed' ? allFailed(outcomes) : outcomes;
+    const result = exitCode !== 0 && isGood(worst(outcomes.values())) ? allFailed(outcomes) : outcomes;
     runs.push(result);
     if (options.repeat > 1) say(`run ${index} of ${options.repeat}: ${worst(result.values())}, ${Math.round((performance.now() - beganAt) / 1000)} s`);
   }
@@ -108,7 +109,8 @@ function allFailed(outcomes: RunResult): RunResult {
 
 function exitCodeOfRuns(runs: readonly RunResult[]): number {
   switch (worst(runs.flatMap((one) => [...one.values()]))) {
-    case 'passed': return EXIT.passed;
+    case 'passed':
+    case 'flaky': return EXIT.passed;
     case 'failed':
     case 'errored': return EXIT.failed;
     case 'environment':

@@ -7,7 +7,7 @@
 import { TestEnvironment } from 'jest-environment-node';
 import { setCurrentTest, type TestRecord } from './current-test.ts';
 import { noEvidence } from './evidence.ts';
-import { reportOfWorker } from './report-directory.ts';
+import { currentReport } from './report-directory.ts';
 import { writePart } from './report-parts.ts';
 
 /** What is used of jest-circus' events; each carries more. */
@@ -81,10 +81,10 @@ export default class RootportEnvironment extends TestEnvironment {
 
   /** To the reporter, which hears of a test's verdict only. */
   #tell({ invocations = 1 }: TestEntry): void {
-    const directory = reportOfWorker();
-    if (directory === undefined || this.#record === undefined) return;
+    const report = currentReport();
+    if (report === undefined || this.#record === undefined) return;
     const { name, errors, evidence } = this.#record;
-    writePart(directory, { file: this.#file, name, attempt: invocations, errors, evidence, startedAtMs: this.#startedAtMs });
+    writePart(report, { file: this.#file, name, attempt: invocations, errors, evidence, startedAtMs: this.#startedAtMs });
   }
 }
 

@@ -1,7 +1,7 @@
 // Where a run's report is written and what is kept of it, agreed between the reporter and the workers through
 // environment variables: workers inherit those of the process that forks them.
-import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
-import { join, resolve } from 'node:path';
+import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { dirname, join, resolve } from 'node:path';
 import { UsageError } from '../errors.ts';
 
 /** Where: a path from the project's root, or `off`. Set by people, and by the reporter for its workers, absolute. */
@@ -12,14 +12,17 @@ export const KEEP_VARIABLE = 'ROOTPORT_KEEP';
 export const RETRIES_VARIABLE = 'ROOTPORT_RETRIES';
 /** The folder of this run below the report's, where one command runs Jest several times. */
 export const RUN_VARIABLE = 'ROOTPORT_REPORT_RUN';
-/** Set by the reporter: the directory as its workers see it. */
+/** Set by the reporter for its workers: their own directory in the report's. */
 const PARTS_VARIABLE = 'ROOTPORT_REPORT_PARTS';
 
 export const DEFAULT_REPORT = 'rootport-report';
 export const REPORT_FILE = 'report.json';
 export const PAGE_FILE = 'index.html';
 export const FAILURES = 'failures';
-const PARTS = '.parts';
+const PARTS = '.parts-';
+
+/** More would be no test. */
+export const RETRIES_MAX = 999;
 
 export type Keep = 'failures' | 'always' | 'never';
 
@@ -39,7 +42,7 @@ export function chosenKeep(env: NodeJS.ProcessEnv = process.env): Keep {
 /** @throws UsageError for what is no number */
 export function chosenRetries(env: NodeJS.ProcessEnv = process.env): number {
   const text = env[RETRIES_VARIABLE] || '0';
-  if (!/^\d{1,3}$/.test(text)) throw new UsageError(`${RETRIES_VARIABLE} is ${JSON.stringify(text)}`, { hint: 'it is a number from 0 to 999' });
+  if (!/^\d+$/.test(text) || Number(text) > RETRIES_MAX) throw new UsageError(`${RETRIES_VARIABLE} is ${JSON.stringify(text)}`, { hint: `it is a number from 0 to ${RETRIES_MAX}` });
   return Number(text);
 }
 
@@ -52,21 +55,45 @@ export function reportEnv({ retries, keep }: { readonly retries?: number; readon
   };
 }
 
-/** An empty directory for this run's workers; what an earlier run left of the report is removed. Git ignores all of it. */
+/**
+ * An empty directory for this run's workers; what earlier runs left of the report is removed, unless another run goes on
+ * here: then it keeps its parts and its folders, and the last to end has its report there. Git ignores all of it.
+ */
 export function beginReport(directory: string): void {
   mkdirSync(directory, { recursive: true });
   writeFileSync(join(directory, '.gitignore'), '*\n');
-  for (const name of [REPORT_FILE, PAGE_FILE, FAILURES, PARTS]) rmSync(join(directory, name), { recursive: true, force: true });
-  mkdirSync(join(directory, PARTS), { recursive: true });
-  process.env[PARTS_VARIABLE] = directory;
+  const mine = `${PARTS}${runId(process.pid)}`;
+  const others = readdirSync(directory).filter((name) => name.startsWith(PARTS));
+  const stale = others.filter((name) => name === mine || name !== `${PARTS}${runId(parseInt(name.slice(PARTS.length)))}`);
+  const shared = stale.length < others.length;
+  for (const name of [REPORT_FILE, PAGE_FILE, ...(shared ? [] : [FAILURES]), ...stale]) rmSync(join(directory, name), { recursive: true, force: true });
+  mkdirSync(join(directory, mine), { recursive: true });
+  process.env[PARTS_VARIABLE] = join(directory, mine);
 }
 
-/** For a worker: the report's directory; undefined when nobody gathers one. */
-export function reportOfWorker(): string | undefined {
-  return process.env[PARTS_VARIABLE];
+/** Of a process that runs: its id, and when it started, for the id alone is given again. */
+function runId(pid: number): string | undefined {
+  try {
+    // proc(5): the 22nd field, counted from behind the name, which may hold anything.
+    return `${pid}-${readFileSync(`/proc/${pid}/stat`, 'utf8').replace(/^.*\) /s, '').split(' ')[19]}`;
+  } catch {
+    return undefined;
+  }
 }
 
-/** Where workers put what they know. */
-export function partsDirectory(directory: string): string {
-  return join(directory, PARTS);
+export interface ReportPaths {
+  readonly directory: string;
+  /** Where the workers of this run put what they know. */
+  readonly parts: string;
+}
+
+/** For a run without a report below one that has: its workers are not to write into that. */
+export function forgetReport(): void {
+  delete process.env[PARTS_VARIABLE];
+}
+
+/** For a worker, and the reporter after `beginReport`; undefined when nobody gathers a report. */
+export function currentReport(): ReportPaths | undefined {
+  const parts = process.env[PARTS_VARIABLE];
+  return parts === undefined ? undefined : { directory: dirname(parts), parts };
 }

@@ -1,12 +1,14 @@
 // One attempt of one test, from the worker that ran it to the reporter: a line of JSON in a file of the worker's own, so
-// that nothing is lost with a worker, and none waits for another. Bounded: events of a passed attempt the least.
-import { appendFileSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+// that nothing is lost with a worker, and none waits for another. Bounded: events of a passed attempt the least; and those
+// of all attempts (report/event-bound.ts), of which no more are ever held.
+import { appendFileSync, closeSync, existsSync, mkdirSync, openSync, readdirSync, readSync, rmSync, writeFileSync } from 'node:fs';
 import { basename, join, relative } from 'node:path';
 import type { Recording } from '../recorder.ts';
 import { failureOf, outcomeOf, withoutColours } from '../report/results.ts';
+import { EVENT_CHARS_MAX, eventCharsOf, surplusOf, withoutEvents, type Weighed } from '../report/event-bound.ts';
 import type { Attempt, ReportedEvent } from '../report/run-report.ts';
 import type { Evidence } from './evidence.ts';
-import { chosenKeep, FAILURES, partsDirectory } from './report-directory.ts';
+import { chosenKeep, FAILURES, type ReportPaths } from './report-directory.ts';
 
 export interface Part {
   /** Absolute. */
@@ -29,11 +31,14 @@ export interface FinishedAttempt {
 
 const EVENTS_MAX = { passed: 2000, failed: 20_000 } as const;
 const FILE_CHARS_MAX = 4 * 2 ** 20;
+/** Of what an attempt failed with; its folder has the whole. */
+const FAILURE_CHARS_MAX = 2 ** 16;
+const READ_BYTES = 2 ** 20;
 const FOLDERS_MAX = 100;
 let folders = 0;
 
 /** Write the part of an attempt, and its folder if it gets one. */
-export function writePart(directory: string, finished: FinishedAttempt): void {
+export function writePart({ directory, parts }: ReportPaths, finished: FinishedAttempt): void {
   const { file, name, attempt, errors, startedAtMs, evidence } = finished;
   const stacks = errors.map(stackOf);
   const passed = stacks.length === 0;
@@ -50,24 +55,71 @@ export function writePart(directory: string, finished: FinishedAttempt): void {
     events, eventsDropped: dropped, witnesses: evidence.witnesses, tables: evidence.tables,
   };
   const folder = wantsFolder(passed) ? writeFolder(directory, finished, result) : undefined;
-  const part: Part = { file, name, attempt, result: folder === undefined ? result : { ...result, folder: relative(directory, folder) } };
-  mkdirSync(partsDirectory(directory), { recursive: true });
-  appendFileSync(join(partsDirectory(directory), `${process.pid}.jsonl`), `${JSON.stringify(part)}\n`);
+  const part: Part = {
+    file, name, attempt, result: {
+      ...result, failures: result.failures.map((one) => ({ ...one, text: cut(one.text) })), ...(folder === undefined ? {} : { folder: relative(directory, folder) }),
+    },
+  };
+  mkdirSync(parts, { recursive: true });
+  appendFileSync(join(parts, `${process.pid}.jsonl`), `${JSON.stringify(part)}\n`);
 }
 
 /** All parts, in the order in which they were written by each worker; then they are gone. */
-export function takeParts(directory: string): Part[] {
-  const parts = partsDirectory(directory);
-  if (!existsSync(parts)) return []; // another run of the same project took them
-  const texts = readdirSync(parts).sort().map((name) => readFileSync(join(parts, name), 'utf8'));
-  rmSync(parts, { recursive: true, force: true });
-  return texts.flatMap((text) => text.split('\n').filter((line) => line !== '').flatMap((line): Part[] => {
-    try {
-      return [JSON.parse(line) as Part];
-    } catch {
-      return []; // a worker was killed in the middle of it
+export function takeParts(parts: string, charsMax = EVENT_CHARS_MAX): Part[] {
+  const taken: (Weighed & { part: Part; eventChars: number })[] = [];
+  let chars = 0;
+  const bound = (): void => {
+    for (const one of surplusOf(taken, charsMax)) {
+      chars -= one.eventChars;
+      one.eventChars = 0;
+      one.part = { ...one.part, result: withoutEvents(one.part.result) };
     }
-  }));
+  };
+  for (const name of existsSync(parts) ? readdirSync(parts).sort() : []) {
+    for (const line of linesOf(join(parts, name))) {
+      const part = partOf(line);
+      if (part === undefined) continue;
+      const eventChars = eventCharsOf(part.result);
+      taken.push({ outcome: part.result.outcome, startedAt: part.result.startedAt, part, eventChars });
+      if ((chars += eventChars) > 1.5 * charsMax) bound();
+    }
+  }
+  bound();
+  rmSync(parts, { recursive: true, force: true });
+  return taken.map(({ part }) => part);
+}
+
+function partOf(line: string): Part | undefined {
+  try {
+    return JSON.parse(line) as Part;
+  } catch {
+    return undefined; // a worker was killed in the middle of it
+  }
+}
+
+/** Of a file that may be longer than a string can be. */
+function* linesOf(path: string): Generator<string> {
+  const file = openSync(path, 'r');
+  try {
+    const block = Buffer.alloc(READ_BYTES);
+    let rest: Buffer[] = [];
+    for (let size = readSync(file, block); size > 0; size = readSync(file, block)) {
+      let from = 0;
+      for (let end = block.indexOf(0x0a); end >= 0 && end < size; end = block.indexOf(0x0a, from)) {
+        yield Buffer.concat([...rest, block.subarray(from, end)]).toString('utf8');
+        rest = [];
+        from = end + 1;
+      }
+      rest.push(Buffer.from(block.subarray(from, size)));
+    }
+    yield Buffer.concat(rest).toString('utf8');
+  } finally {
+    closeSync(file);
+  }
+}
+
+function cut(text: string): string {
+  return text.length <= FAILURE_CHARS_MAX ? text : `${text.slice(0, FAILURE_CHARS_MAX)}\n... ${text.length - FAILURE_CHARS_MAX} characters more ...`;
 }
 
 function stackOf(error: unknown): string {

@@ -9,11 +9,11 @@ import { pathToFileURL } from 'node:url';
 import type { AggregatedResult, Config, Reporter, TestResult } from '@jest/reporters';
 import { renderAnnotations, renderStepSummary } from '../report/github.ts';
 import { renderPage } from '../report/page.ts';
-import { failureOf, outcomeOf, recordOf, type TestOutcome, type TestRecordEntry } from '../report/results.ts';
+import { failureOf, outcomeOf, recordOf, type TestRecordEntry, type TestStatus } from '../report/results.ts';
 import { countStatuses, type RunReport } from '../report/run-report.ts';
 import { renderForTerminal } from '../report/terminal.ts';
 import { assembleReport, nameOf } from './report-assembly.ts';
-import { beginReport, chosenDirectory, PAGE_FILE, REPORT_FILE } from './report-directory.ts';
+import { beginReport, chosenDirectory, currentReport, forgetReport, PAGE_FILE, REPORT_FILE } from './report-directory.ts';
 import { takeParts } from './report-parts.ts';
 
 export interface RootportReporterOptions {
@@ -37,11 +37,13 @@ export default class RootportReporter implements Pick<Reporter, 'onRunComplete'>
     this.#shard = shard === undefined ? undefined : `${shard.shardIndex}/${shard.shardCount}`;
     this.#directory = chosenDirectory(rootDir, report);
     // Here: workers are forked before the run is said to start.
-    if (this.#directory !== undefined) beginReport(this.#directory);
+    if (this.#directory === undefined) forgetReport();
+    else beginReport(this.#directory);
   }
 
   onRunComplete(_contexts: unknown, results: AggregatedResult): void {
-    const report = assembleReport(results, this.#directory === undefined ? [] : takeParts(this.#directory), { rootDir: this.#rootDir, shard: this.#shard });
+    const parts = this.#directory === undefined ? undefined : currentReport()?.parts;
+    const report = assembleReport(results, parts === undefined ? [] : takeParts(parts), { rootDir: this.#rootDir, shard: this.#shard });
     const { failed, errored, flaky } = countStatuses(report.tests);
     const shown = this.#directory === undefined ? undefined : relative(process.cwd(), this.#directory) || '.';
     if (failed + errored + flaky > 0 || report.tests.length > SLOWEST) {
@@ -64,16 +66,17 @@ export default class RootportReporter implements Pick<Reporter, 'onRunComplete'>
 
   #entries({ testFilePath, testResults, testExecError, failureMessage }: TestResult): TestRecordEntry[] {
     const file = relative(this.#rootDir, testFilePath);
-    const entry = (test: string, outcome: TestOutcome, durationMs: number, stacks: readonly string[]): TestRecordEntry =>
+    const entry = (test: string, outcome: TestStatus, durationMs: number, stacks: readonly string[]): TestRecordEntry =>
       ({ file, test, outcome, durationMs, errors: stacks.map(failureOf).map(({ name, summary }) => ({ name, summary })) });
     if (testResults.length === 0 && (testExecError !== undefined || failureMessage)) {
       return [entry('', 'errored', 0, [testExecError?.stack ?? testExecError?.message ?? failureMessage ?? ''])];
     }
-    return testResults.map((result) => entry(
-      nameOf(result),
-      result.status === 'failed' ? outcomeOf(result.failureMessages) : result.status === 'passed' ? 'passed' : 'skipped',
-      result.duration ?? 0, result.failureMessages,
-    ));
+    return testResults.map((result) => {
+      const { status, failureMessages, duration, invocations = 1, retryReasons = [] } = result;
+      const flaky = status === 'passed' && invocations > 1;
+      const outcome = flaky ? 'flaky' : status === 'failed' ? outcomeOf(failureMessages) : status === 'passed' ? 'passed' : 'skipped';
+      return entry(nameOf(result), outcome, duration ?? 0, flaky ? retryReasons : failureMessages);
+    });
   }
 }
 

@@ -1,10 +1,9 @@
 // Several reports as one: the shards of a run, or runs one after the other. A test that is in several is one test whose
 // attempts are theirs, in order.
 import { UsageError } from '../errors.ts';
+import { boundTests } from './event-bound.ts';
 import { statusOf, type ReportedTest, type RunReport } from './run-report.ts';
-
-/** A shard's name: which, of how many. */
-const SHARD = /^([1-9]\d*)\/([1-9]\d*)$/;
+import { parseShard } from './shard.ts';
 
 /**
  * One report of all of them.
@@ -16,7 +15,7 @@ export function mergeReports(reports: readonly RunReport[]): RunReport {
   const begins = reports.map(({ startedAt }) => Date.parse(startedAt));
   const ends = reports.map(({ durationMs }, index) => (begins[index] ?? 0) + durationMs);
   const shards = [...new Set(reports.flatMap(({ shards: some = [] }) => some))].sort((one, other) => parseInt(one) - parseInt(other));
-  if (new Set(shards.map((one) => SHARD.exec(one)?.[2])).size > 1) {
+  if (new Set(shards.map((one) => parseShard(one)?.count)).size > 1) {
     throw new UsageError(`these are shards of runs that were cut differently: ${shards.join(', ')}`, { hint: 'merge those of one run' });
   }
   return {
@@ -30,20 +29,14 @@ export function mergeReports(reports: readonly RunReport[]): RunReport {
       machines: [...new Set(reports.flatMap(({ environment }) => environment.machines))].sort(),
     },
     ...(shards.length === 0 ? {} : { shards }),
-    tests: mergeTests(reports.flatMap(({ tests }) => tests)),
+    tests: boundTests(mergeTests(reports.flatMap(({ tests }) => tests))),
   };
 }
 
 /** The shards that a merged report lacks, by name: `3/4`. */
 export function missingShards({ shards = [] }: Pick<RunReport, 'shards'>): string[] {
-  const count = Number(SHARD.exec(shards[0] ?? '')?.[2] ?? 0);
+  const count = parseShard(shards[0] ?? '')?.count ?? 0;
   return Array.from({ length: count }, (_, index) => `${index + 1}/${count}`).filter((one) => !shards.includes(one));
-}
-
-/** `i/n` of Jest's `--shard`, as a report has it. */
-export function isShard(text: string): boolean {
-  const match = SHARD.exec(text);
-  return match !== null && Number(match[1]) <= Number(match[2]);
 }
 
 function mergeTests(tests: readonly ReportedTest[]): ReportedTest[] {

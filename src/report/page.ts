@@ -4,18 +4,18 @@
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { packageFile } from '../packages/index.ts';
+import { boundTests, surplusText } from './event-bound.ts';
 import { missingShards } from './merge.ts';
-import type { ReportedTest, RunReport } from './run-report.ts';
+import type { RunReport } from './run-report.ts';
 
 /** Modules, joined into one script in the order in which they need each other. */
 const SCRIPTS = ['elements.js', 'timeline.js', 'detail.js', 'app.js'] as const;
-/** Of all events; those of what passed go first. */
-const EVENTS_MAX = 400_000;
 
 export function renderPage(report: RunReport): string {
   const style = read('page.css');
   const script = `'use strict';{\n${SCRIPTS.map((name) => read(name).replace(/^import .*;$|^export (?=const|let|class|function)/gm, '')).join('\n')}\n}`;
-  const data = inertJson({ ...report, tests: boundedTests(report.tests), missingShards: missingShards(report) });
+  const bounded = { ...report, tests: boundTests(report.tests) };
+  const data = inertJson({ ...bounded, missingShards: missingShards(report), surplus: surplusText(bounded) });
   const policy = `default-src 'none'; script-src '${hashOf(script)}'; style-src '${hashOf(style)}'; base-uri 'none'; form-action 'none'`;
   // By function: a replacement text would have its own ideas about `$&`.
   return read('page.html').replace(/\{\{(policy|style|data|script)\}\}/g, (_all, name: string) => ({ policy, style, data, script })[name] ?? '');
@@ -32,20 +32,4 @@ function read(name: string): string {
 
 function hashOf(text: string): string {
   return `sha256-${createHash('sha256').update(text).digest('base64')}`;
-}
-
-function boundedTests(tests: readonly ReportedTest[]): readonly ReportedTest[] {
-  let left = EVENTS_MAX;
-  const kept = new Map<ReportedTest, ReportedTest>();
-  for (const test of [...tests].sort((one, other) => Number(one.status === 'passed') - Number(other.status === 'passed'))) {
-    kept.set(test, {
-      ...test,
-      attempts: test.attempts.map((attempt) => {
-        const events = attempt.events.slice(0, left);
-        left -= events.length;
-        return { ...attempt, events, eventsDropped: attempt.eventsDropped + attempt.events.length - events.length };
-      }),
-    });
-  }
-  return tests.map((test) => kept.get(test) ?? test);
 }

@@ -7,20 +7,23 @@
  */
 export type TestOutcome = 'passed' | 'failed' | 'errored' | 'skipped';
 
+/** `flaky`: it failed, and a retry passed. It is counted as neither passed nor failed. */
+export type TestStatus = TestOutcome | 'flaky';
+
 export interface TestRecordEntry {
   /** The test file. */
   readonly file: string;
   /** Describe blocks and title, joined by ' > '; empty for a file that could not be run. */
   readonly test: string;
-  readonly outcome: TestOutcome;
+  readonly outcome: TestStatus;
   readonly durationMs: number;
-  /** The first lines of what it failed with, with the error's class where that is known. */
+  /** The first lines of what it failed with (a flaky one before it passed), with the error's class where that is known. */
   readonly errors: readonly { readonly name: string; readonly summary: string }[];
 }
 
 export interface RunRecord {
   readonly startedAt: string;
-  readonly counts: Readonly<Record<TestOutcome, number>>;
+  readonly counts: Readonly<Record<TestStatus, number>>;
   readonly tests: readonly TestRecordEntry[];
 }
 
@@ -49,10 +52,10 @@ export function outcomeOf(stacks: readonly string[]): 'failed' | 'errored' {
 }
 
 export function recordOf(startedAt: Date, tests: readonly TestRecordEntry[]): RunRecord {
-  const count = (outcome: TestOutcome): number => tests.filter((one) => one.outcome === outcome).length;
+  const count = (outcome: TestStatus): number => tests.filter((one) => one.outcome === outcome).length;
   return {
     startedAt: startedAt.toISOString(),
-    counts: { passed: count('passed'), failed: count('failed'), errored: count('errored'), skipped: count('skipped') },
+    counts: { passed: count('passed'), failed: count('failed'), errored: count('errored'), flaky: count('flaky'), skipped: count('skipped') },
     tests,
   };
 }

@@ -3,13 +3,11 @@
 // Times are milliseconds; points of time are ISO 8601, those of events milliseconds from their attempt's begin.
 import { UsageError } from '../errors.ts';
 import type { RecordedEvent } from '../recorder.ts';
-import type { TestOutcome } from './results.ts';
+import type { TestOutcome, TestStatus } from './results.ts';
 
 export const REPORT_FORMAT = 'rootport-report';
 export const REPORT_VERSION = 1;
 
-/** `flaky`: it failed, and a retry passed. It is counted as neither passed nor failed. */
-export type TestStatus = TestOutcome | 'flaky';
 export const STATUSES = ['failed', 'errored', 'flaky', 'passed', 'skipped'] as const satisfies readonly TestStatus[];
 
 export interface RunReport {

@@ -1,5 +1,6 @@
 // What a run came to, for a terminal: counts, what did not pass and where more of it is, the slowest tests. Plain text.
 import { countStatuses, countsText, titleOf, type Attempt, type ReportedTest, type RunReport } from './run-report.ts';
+import { surplusText } from './event-bound.ts';
 import { missingShards } from './merge.ts';
 
 export interface TerminalOptions {
@@ -20,6 +21,8 @@ export function renderForTerminal(report: RunReport, { directory, slowest = 0, c
   }
   const missing = missingShards(report);
   if (missing.length > 0) lines.push(`  missing: ${missing.length === 1 ? 'shard' : 'shards'} ${missing.join(', ')}`);
+  const surplus = surplusText(report);
+  if (surplus !== undefined) lines.push(`  ${surplus}`);
   const slow = [...report.tests].sort((one, other) => other.durationMs - one.durationMs).slice(0, slowest);
   if (slow.length > 0 && report.tests.length > slowest) {
     lines.push(`the slowest ${slow.length} of ${report.tests.length}:`, ...slow.map((test) => `  ${secondsText(test.durationMs).padStart(8)}  ${titleOf(test)}`));

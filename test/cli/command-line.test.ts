@@ -57,6 +57,7 @@ describe('a usage error exits with 2 and says what there is', () => {
   test.each([
     ['an unknown command', ['frobnicate'], /^error: unknown command 'frobnicate'/],
     ['an unknown option', ['run', '--frobnicate'], /^error: unknown option '--frobnicate'/],
+    ['more retries than there can be', ['run', '--retries', '1000'], /^error: option '--retries <n>' argument '1000' is invalid\. It is not a whole number from 0 to 999\./],
     ['an unknown device', ['shell', 'frobnicate'], /^error: there is no device named "frobnicate"\n {2}hint: the devices are edu, ivshmem, virtio-blk, virtio-net, virtio-rng, virtio-input, virtio-vsock, virtio-i2c, virtio-gpio, virtio-console\n$/],
     ['an unknown command of the cache', ['cache', 'frobnicate'], /^error: too many arguments for 'list'/],
     ['an argument where none is taken', ['doctor', 'edu'], /^error: too many arguments for 'doctor'/],

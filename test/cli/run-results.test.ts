@@ -2,6 +2,7 @@ import { describe, expect, test } from '@jest/globals';
 import { outcomesOf, parseOutcomes, tally, worst, type Outcome } from '../../src/cli/run-results.ts';
 
 const failed = (...failureMessages: string[]) => ({ status: 'failed', failureMessages });
+const again = { status: 'passed', failureMessages: [], invocations: 2 };
 const other = (status: string) => ({ status, failureMessages: [] });
 const outcome = (testResults: { status: string; failureMessages: string[] }[], more: object = {}): Outcome | undefined =>
   outcomesOf({ testResults: [{ testFilePath: '/p/a', testResults, ...more }] }).get('/p/a');
@@ -11,6 +12,8 @@ const ENVIRONMENT = 'EnvironmentError: setpriv cannot be started\n    at x';
 describe('the outcome of a suite', () => {
   test.each([
     ['all tests passed', [other('passed'), other('passed')], 'passed'],
+    ['a test passed when it was tried again', [again, other('passed')], 'flaky'],
+    ['a test is flaky and another failed', [again, failed('Error: expect(received).toBe(expected)')], 'failed'],
     ['some passed and the rest were skipped', [other('passed'), other('pending')], 'passed'],
     ['a claim does not hold', [other('passed'), failed('Error: expect(received).toBe(expected)')], 'failed'],
     ['the guest\'s kernel faulted', [failed('GuestFault: the guest kernel reported: panic')], 'failed'],
@@ -22,7 +25,7 @@ describe('the outcome of a suite', () => {
     ['an error only quotes an EnvironmentError', [failed('Error: expected\nEnvironmentError: x')], 'errored'],
     ['all were skipped: none was asked for', [other('pending'), other('todo')], undefined],
   ] as const)('%s', (_condition, tests, expected) => {
-    expect(outcome(tests.map(({ status, failureMessages }) => ({ status, failureMessages: [...failureMessages] })))).toBe(expected);
+    expect(outcome(tests.map((one) => ({ ...one, failureMessages: [...one.failureMessages] })))).toBe(expected);
   });
 
   test.each([
@@ -44,7 +47,7 @@ test('outcomes come through the pipe as they were, and an empty pipe is none', (
 });
 
 test.each([
-  [['passed', 'passed'], 'passed'], [['passed', 'environment'], 'environment'], [['environment', 'errored'], 'errored'],
+  [['passed', 'passed'], 'passed'], [['flaky', 'passed'], 'flaky'], [['flaky', 'environment'], 'environment'], [['passed', 'environment'], 'environment'], [['environment', 'errored'], 'errored'],
   [['environment', 'failed', 'errored', 'passed'], 'failed'], [[], 'passed'],
 ] as [Outcome[], Outcome][])('the worst of %j is %s', (outcomes, expected) => {
   expect(worst(outcomes)).toBe(expected);
@@ -52,9 +55,10 @@ test.each([
 
 test('the tally counts the runs that a suite passed, and says which it did not', () => {
   const runs = (['passed', 'failed', 'passed', 'environment', 'failed'] as const)
-    .map((one) => new Map<string, Outcome>([['/p/virtio-blk', one], ['/p/edu', 'passed']]));
+    .map((one, index) => new Map<string, Outcome>([['/p/virtio-blk', one], ['/p/edu', 'passed'], ['/p/net', index === 1 ? 'flaky' : 'passed']]));
   expect(tally(runs, (file) => file.slice(3))).toBe([
     '  edu         5/5',
+    '  net         4/5  flaky in run 2',
     '  virtio-blk  2/5  failed in run 2, 5; the host lacked something in run 4',
   ].join('\n'));
 });

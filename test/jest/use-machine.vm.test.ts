@@ -1,8 +1,10 @@
 // useMachine and the preset, from outside: whole runs of Jest, and what they leave.
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { beforeAll, describe, expect, test } from '@jest/globals';
 import pRetry from 'p-retry';
+import { parseReport, type RunReport } from '../../src/report/run-report.ts';
 import { runJest, startJest, type ChildRun } from './child-jest.ts';
 
 describe('a file of tests on one machine', () => {
@@ -41,6 +43,35 @@ test('fresh: \'test\' restores a machine for every test from one boot', async ()
   expect([...run.failures.values()]).toEqual([[], []]);
   expect(run.exitCode).toBe(0);
 }, 180_000);
+
+describe('fresh: \'never\', and a retry', () => {
+  let run: ChildRun;
+  let report: RunReport;
+  beforeAll(async () => {
+    const directory = mkdtempSync(join(tmpdir(), 'fresh-never-'));
+    try {
+      run = await runJest('fresh-never', { ROOTPORT_RETRIES: '1', ROOTPORT_REPORT: directory });
+      report = parseReport(readFileSync(join(directory, 'report.json'), 'utf8'), 'report.json');
+    } finally {
+      rmSync(directory, { recursive: true });
+    }
+  }, 180_000);
+
+  test('one machine is booted for the file, and one more when it broke', () => {
+    expect([...run.failures.values()]).toEqual([[], [], [], []]);
+    expect(run.exitCode).toBe(0);
+  });
+
+  test('a test that failed and then passed is flaky, with both attempts, and counted as nothing else', () => {
+    const [, , killed] = report.tests;
+    expect(report.tests.map(({ status }) => status)).toEqual(['passed', 'passed', 'flaky', 'passed']);
+    expect(killed?.attempts.map(({ outcome }) => outcome)).toEqual(['errored', 'passed']);
+    expect(killed?.attempts[0]?.failures[0]?.summary).toContain('QEMU was killed by SIGKILL');
+    expect(run.record.counts).toEqual({ passed: 3, failed: 0, errored: 0, flaky: 1, skipped: 0 });
+    expect(run.record.tests.find(({ outcome }) => outcome === 'flaky')).toMatchObject({ test: 'QEMU is killed the first time', errors: [{ name: 'MachineExitError' }] });
+    expect(run.text).toMatch(/flaky .*QEMU is killed the first time/);
+  });
+});
 
 test('fresh: \'test\' with devices from the start boots for every test, and says why', async () => {
   const run = await runJest('fresh-devices');

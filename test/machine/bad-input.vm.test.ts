@@ -6,6 +6,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, test } from '@jest/gl
 import { BootError, DeadlineError, EnvironmentError, GuestCommandError, GuestFault, MachineExitError, UsageError } from '../../src/errors.ts';
 import { edu } from '../../src/devices/edu/index.ts';
 import { boot } from '../../src/machine/boot.ts';
+import { restore } from '../../src/machine/kept-snapshots.ts';
 import type { Machine } from '../../src/machine/machine.ts';
 import type { BootOptions } from '../../src/machine/options.ts';
 import { q35 } from '../../src/qemu/preset.ts';
@@ -73,7 +74,7 @@ describe('in a running machine', () => {
   let machine: Machine;
   let scratch: string;
   beforeAll(async () => {
-    machine = await boot();
+    machine = await restore();
     scratch = await mkdtemp(join(tmpdir(), 'bad-module-'));
   });
   afterAll(async () => {

@@ -13,9 +13,9 @@ afterEach(() => {
 
 interface Owned { readonly qemu: number; readonly directory: string; readonly sockets: string[] }
 
-/** A process that boots a machine with a vhost-user disk plugged, says what it has, and waits. */
-function startOwner(): Promise<{ pid: number; owned: Owned }> {
-  const child = spawn(process.execPath, [OWNER], { stdio: ['ignore', 'pipe', 'inherit'] });
+/** A process that has a machine with an ivshmem plugged, says what it has, and waits. */
+function startOwner(way: 'boot' | 'restore'): Promise<{ pid: number; owned: Owned }> {
+  const child = spawn(process.execPath, [OWNER, way], { stdio: ['ignore', 'pipe', 'inherit'] });
   children.push(child.pid ?? 0);
   return new Promise((resolve, reject) => {
     let said = '';
@@ -27,10 +27,10 @@ function startOwner(): Promise<{ pid: number; owned: Owned }> {
   });
 }
 
-test.each(['SIGKILL', 'SIGTERM', 'SIGINT'] as const)(
-  'within two seconds of a %s to the owner no QEMU, socket or directory is left',
-  async (signal) => {
-    const { pid, owned } = await startOwner();
+test.each([['SIGKILL', 'boot'], ['SIGKILL', 'restore'], ['SIGTERM', 'restore'], ['SIGINT', 'restore']] as const)(
+  'within two seconds of a %s to the owner of a machine (%s) no QEMU, socket or directory is left',
+  async (signal, way) => {
+    const { pid, owned } = await startOwner(way);
     expect(alive(owned.qemu)).toBe(true);
     expect(owned.sockets.length).toBeGreaterThan(0);
     for (const path of owned.sockets) expect(existsSync(path)).toBe(true);

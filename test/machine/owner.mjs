@@ -1,9 +1,10 @@
-// A process of the leash test: boots a machine, plugs a device with a back end, and waits to be killed.
+// A process of the leash test: boots or restores (`boot` or `restore`, its argument) a machine, plugs a device with a back
+// end, and waits to be killed.
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { boot, ivshmem } from 'rootport';
+import { boot, ivshmem, restore } from 'rootport';
 
-const machine = await boot();
+const machine = await (process.argv[2] === 'boot' ? boot() : restore());
 await machine.plug(ivshmem());
 const { directory, process: qemu } = machine.innards;
 const sockets = readdirSync(directory).map((name) => join(directory, name));

@@ -2,6 +2,7 @@
 import { afterEach, expect, test } from '@jest/globals';
 import { GuestFault, MachineExitError } from '../../src/errors.ts';
 import { boot } from '../../src/machine/boot.ts';
+import { restore } from '../../src/machine/kept-snapshots.ts';
 import type { Machine } from '../../src/machine/machine.ts';
 
 let machine: Machine | undefined;
@@ -34,7 +35,7 @@ test('a QEMU that is killed fails every wait at once, with its signal and the co
 });
 
 test('a guest that powers off fails every wait at once', async () => {
-  machine = await boot();
+  machine = await restore();
   const { error } = await hanging(machine);
   await machine.guest.run('(sleep 0.2; poweroff -f) >/dev/null 2>&1 </dev/null &');
   const exit = await error as MachineExitError;
@@ -46,7 +47,7 @@ test.each([
   ['a panic', 'echo 0 >/proc/sys/kernel/panic; echo 1 >/proc/sys/kernel/panic_on_oops; echo c >/proc/sysrq-trigger', /sysrq|NULL pointer|panic/i],
   ['an oops', 'echo 0 >/proc/sys/kernel/panic_on_oops; echo c >/proc/sysrq-trigger', /sysrq|NULL pointer|panic/i],
 ])('%s in the guest fails every wait within a second of its report, as a GuestFault that quotes it', async (_, command, title) => {
-  machine = await boot();
+  machine = await restore();
   const { error } = await hanging(machine);
   const reported = machine.console.waitForLine(/Kernel panic|Oops|BUG:|sysrq: Trigger a crash/, { timeoutMs: 20_000 }).then(() => Date.now());
   await machine.guest.start(command);

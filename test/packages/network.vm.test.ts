@@ -10,6 +10,7 @@ import { fileURLToPath } from 'node:url';
 import { afterEach, beforeEach, expect, test } from '@jest/globals';
 import { EnvironmentError } from '../../src/errors.ts';
 import { boot } from '../../src/machine/boot.ts';
+import { resolveParts } from '../../src/machine/parts.ts';
 import { cachedTree, ensureTree, silentProgress } from '../../src/packages/index.ts';
 import { machineDirectories, machineName } from '../machine/nothing-left.ts';
 import { breakApt } from './broken-apt.ts';
@@ -26,7 +27,7 @@ afterEach(async () => {
 });
 
 test('with a warm cache a machine boots, and apt-get is not so much as asked', async () => {
-  await (await boot()).close();
+  await resolveParts({});
   const called = await breakApt(scratch);
   const machine = await boot();
   expect((await machine.guest.run('echo up')).stdout).toBe('up\n');

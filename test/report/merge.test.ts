@@ -1,6 +1,7 @@
 import { describe, expect, test } from '@jest/globals';
-import { isShard, mergeReports, missingShards } from '../../src/report/merge.ts';
+import { mergeReports, missingShards } from '../../src/report/merge.ts';
 import { countsText, countStatuses, parseReport, statusOf } from '../../src/report/run-report.ts';
+import { parseShard } from '../../src/report/shard.ts';
 import { renderForTerminal } from '../../src/report/terminal.ts';
 import { attempt, failedAttempt, report, testOf } from './sample-report.ts';
 
@@ -32,7 +33,8 @@ describe('merging reports', () => {
   });
 
   test('knows a shard by its name', () => {
-    expect(['1/1', '2/4', '0/4', '5/4', '1', '01/4'].filter(isShard)).toEqual(['1/1', '2/4']);
+    expect(parseShard('2/4')).toEqual({ index: 2, count: 4 });
+    expect(['1/1', '2/4', '0/4', '5/4', '1', '01/4', '1/0', '-1/2', 'a/b', ''].filter(parseShard)).toEqual(['1/1', '2/4']);
   });
 });
 

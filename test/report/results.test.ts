@@ -49,5 +49,5 @@ test('the record counts outcomes', () => {
     { ...entry, test: 'two', outcome: 'failed', errors: [{ name: 'GuestFault', summary: 'oops' }] },
     { ...entry, test: '', outcome: 'errored', errors: [{ name: 'SyntaxError', summary: 'x' }] },
   ]);
-  expect(record.counts).toEqual({ passed: 1, failed: 1, errored: 1, skipped: 0 });
+  expect(record.counts).toEqual({ passed: 1, failed: 1, errored: 1, flaky: 0, skipped: 0 });
 });

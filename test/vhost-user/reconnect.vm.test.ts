@@ -7,7 +7,7 @@ import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import { VirtioBlkDevice } from '../../src/devices/virtio-blk/device.ts';
 import { MemoryStorage } from '../../src/devices/virtio-blk/memory-storage.ts';
 import type { GuestProcess } from '../../src/guest/guest.ts';
-import { boot } from '../../src/machine/boot.ts';
+import { restore } from '../../src/machine/kept-snapshots.ts';
 import type { Machine } from '../../src/machine/machine.ts';
 import { isAtLeast } from '../../src/qemu/versions.ts';
 import { VhostUserBackend } from '../../src/vhost-user/index.ts';
@@ -81,7 +81,7 @@ function listen(): VhostUserBackend {
 
 /** Plugged by hand: virtioBlk has no storage that keeps the order of its writes (suites/faults/reconnect is for what users have). */
 async function start(qemu: string): Promise<Machine> {
-  machine = await boot({ qemu });
+  machine = await restore({ qemu });
   listen();
   await machine.guest.run('modprobe virtio_pci; modprobe virtio_blk');
   const reconnect = isAtLeast(machine.parts.qemu.version, '9.2') ? { 'reconnect-ms': 100 } : { reconnect: 1 };

@@ -11,7 +11,7 @@ const counts = Object.fromEntries(STATUSES.map((status) => [status, report.tests
 let listed = [];
 
 function summary() {
-  const { startedAt, durationMs, environment, tests, missingShards } = report;
+  const { startedAt, durationMs, environment, tests, missingShards, surplus } = report;
   const said = STATUSES.filter((status) => counts[status] > 0).map((status) => `${counts[status]} ${status}`).join(', ') || 'no tests';
   document.title = `${said} · rootport report`;
   byId('when').textContent = `${said} · ${new Date(startedAt).toISOString().replace('T', ' ').slice(0, 19)} UTC · ${duration(durationMs)}`;
@@ -23,6 +23,7 @@ function summary() {
     return part;
   }));
   if (missingShards.length > 0) byId('warnings').append(make('p', {}, `Not all of the run: ${missingShards.length === 1 ? 'shard' : 'shards'} ${missingShards.join(', ')} missing.`));
+  if (surplus !== undefined) byId('warnings').append(make('p', { class: 'note' }, surplus));
   const facts = [['machine', environment.machines.join('\n') || 'none'], ['rootport', environment.rootport], ['Node', environment.node], ['host', environment.host], ...(report.shards === undefined ? [] : [['shards', report.shards.join(', ')]])];
   byId('environment').querySelector('dl').append(...facts.flatMap(([name, value]) => [make('dt', {}, name), make('dd', {}, value.split('\n').map((line) => make('div', {}, line)))]));
   byId('statuses').append(...STATUSES.filter((status) => counts[status] > 0).map((status) => make('button', {

@@ -46,6 +46,7 @@ function sections(attempt) {
     ...failures.map((one) => failure(one, witnesses.length === 0)),
     ...(folder === undefined ? [] : [make('p', { class: 'quiet' }, 'Kept in ', make('code', {}, folder))]),
     ...witnesses.flatMap((one) => [make('h3', {}, `Witnesses · ${one.headline}`), witnessTable(one)]),
+    ...(events.length === 0 && eventsDropped > 0 ? [make('p', { class: 'quiet' }, `Its ${eventsDropped} events are left out: the report is bounded.`)] : []),
     ...(events.length === 0 ? [] : [make('h3', {}, `Timeline · ${events.length} events${eventsDropped > 0 ? `, ${eventsDropped} not kept` : ''}`), timelineOf(events)]),
     ...tables.flatMap(({ title, columns, rows }) => [make('h3', {}, title), plainTable(columns, rows)]),
     ...machines.flatMap(machine),

@@ -7,7 +7,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, test } from '@jest/gl
 import { blkRequestHeader } from '../../../src/devices/virtio-blk/layout.ts';
 import { virtioBlk } from '../../../src/devices/virtio-blk/index.ts';
 import type { VirtioBlk } from '../../../src/devices/virtio-blk/index.ts';
-import { boot } from '../../../src/machine/boot.ts';
+import { restore } from '../../../src/machine/kept-snapshots.ts';
 import type { Machine } from '../../../src/machine/machine.ts';
 import { q35 } from '../../../src/qemu/preset.ts';
 
@@ -17,7 +17,7 @@ let directory: string;
 const plugged: VirtioBlk[] = [];
 beforeAll(async () => {
   directory = await mkdtemp(join(tmpdir(), 'virtio-blk-vm-'));
-  machine = await boot({ machine: q35({ cpus: 2 }) });
+  machine = await restore({ machine: q35({ cpus: 2 }) });
 }, 180_000);
 afterAll(async () => {
   await machine?.close();

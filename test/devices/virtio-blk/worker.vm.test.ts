@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
 import { virtioBlk } from '../../../src/devices/virtio-blk/index.ts';
-import { boot } from '../../../src/machine/boot.ts';
+import { restore } from '../../../src/machine/kept-snapshots.ts';
 import type { Machine } from '../../../src/machine/machine.ts';
 import type { Device, FireWitness } from '../../../src/qemu/attachment.ts';
 
@@ -15,7 +15,7 @@ let machine: Machine;
 let directory: string;
 beforeAll(async () => {
   directory = await mkdtemp(join(tmpdir(), 'virtio-blk-worker-'));
-  machine = await boot();
+  machine = await restore();
 }, 180_000);
 afterAll(async () => {
   await machine?.close();

@@ -4,7 +4,7 @@ import { afterAll, beforeAll, expect, test } from '@jest/globals';
 import { virtioDevice, type PluggableVirtioDevice } from '../../../src/devices/virtio-device/index.ts';
 import { virtioRng } from '../../../src/devices/virtio-rng/index.ts';
 import { MachineExitError, QmpError } from '../../../src/errors.ts';
-import { boot } from '../../../src/machine/boot.ts';
+import { restore } from '../../../src/machine/kept-snapshots.ts';
 import type { Machine } from '../../../src/machine/machine.ts';
 
 /** Linux has no driver for this id. */
@@ -12,7 +12,7 @@ const driverless = (): PluggableVirtioDevice => virtioDevice({
   device: { deviceId: 21, features: 0n, queueCount: 1, queueSizeMax: 64, config: () => new Uint8Array(0), process: () => undefined },
 });
 let machine: Machine;
-beforeAll(async () => { machine = await boot({ qemu: '10.0' }); });
+beforeAll(async () => { machine = await restore({ qemu: '10.0' }); });
 afterAll(() => machine.close());
 
 test('virtioDevice on QEMU 10.0 is a QmpError that names a QEMU that has it, and the port is free again', async () => {
@@ -26,7 +26,7 @@ test('virtioDevice on QEMU 10.0 is a QmpError that names a QEMU that has it, and
 });
 
 test('a crash of a back end that no driver runs ends QEMU 11.1, and every wait ends with an error that says why', async () => {
-  const other = await boot({ qemu: '11.1' });
+  const other = await restore({ qemu: '11.1' });
   try {
     const device = driverless();
     await other.plug(device, { port: 'rp2' });

@@ -13,6 +13,7 @@ import { netLink } from '../../../src/devices/virtio-net/link.ts';
 import { scriptedPeer } from '../../../src/devices/virtio-net/scripted-peer.ts';
 import { DeadlineError } from '../../../src/errors.ts';
 import { boot } from '../../../src/machine/boot.ts';
+import { restore } from '../../../src/machine/kept-snapshots.ts';
 import type { Machine } from '../../../src/machine/machine.ts';
 import { sum16 } from './frames.ts';
 import { readPcapng } from './pcapng-reader.ts';
@@ -46,7 +47,7 @@ test('a card that is there when the guest boots is its second one, and works', a
 });
 
 test('two machines on a link move a file each way at once, whole, and both can be put together from the capture of the wire', async () => {
-  const other = await boot();
+  const other = await restore();
   try {
     const path = join(directory, 'wire.pcapng');
     const wire = capture(path);
@@ -126,7 +127,7 @@ test('without mergeable buffers, and without checksums, a driver still gets thro
 });
 
 test('of which the back end never answers is a DeadlineError that says what QEMU did not', async () => {
-  const victim = await boot();
+  const victim = await restore();
   try {
     const plug = victim.plug(virtioNet({ hang: 'connection' }), { timeoutMs: 2000 });
     await expect(plug).rejects.toThrow(DeadlineError);

@@ -1,11 +1,11 @@
 // The in-tree virtio_rng drives our entropy device in a real guest.
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
 import { virtioRng } from '../../../src/devices/virtio-rng/index.ts';
-import { boot } from '../../../src/machine/boot.ts';
+import { restore } from '../../../src/machine/kept-snapshots.ts';
 import type { Machine } from '../../../src/machine/machine.ts';
 
 let machine: Machine;
-beforeAll(async () => { machine = await boot(); }, 180_000);
+beforeAll(async () => { machine = await restore(); }, 180_000);
 afterAll(async () => { await machine?.close(); });
 
 test('bytes that the guest reads from /dev/hwrng are those of our source, over MSI-X', async () => {
