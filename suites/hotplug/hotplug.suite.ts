@@ -1,5 +1,6 @@
-// Hot-plug and hot-unplug, ACPI on q35: used, idle, with I/O in flight, over and over. Gone means gone on
-// every side: DEVICE_DELETED, remove() returned, no node, no interrupt, no resource.
+// Hot-plug and hot-unplug, ACPI on q35: each kind of device used, idle, with I/O in flight. Gone means gone on
+// every side: DEVICE_DELETED, remove() returned, no node, no interrupt, no resource. Two hundred times: cycles.suite.ts;
+// every way of hot-plug that a machine has: core.suite.ts and matrix.suite.ts.
 import { describe, expect, test } from '@jest/globals';
 import { EDU, edu, ivshmem, q35, virtioBlk, virtioRng, type Device, type PciFunction } from 'rootport';
 import { useMachine } from 'rootport/jest';
@@ -32,29 +33,21 @@ const kinds: [string, () => Device, (fn: PciFunction) => Promise<void>, string][
 ];
 
 describe.each(kinds)('%s', (_, make, use, driver) => {
-  test('plugged into a running guest it works, and unplugged idle it leaves nothing behind', async () => {
-    const device = make();
-    const fn = await vm.plug(device);
-    await use(fn);
-    expect(await fn.driver()).toBe(driver);
-    const report = await vm.unplug(device);
-    expect(report.driver).toBe(driver);
-    expect(report).toLeaveNothingBehind();
-    await expect(vm).toHaveCleanLog();
-  });
-
-  test('20 cycles of plug, use and unplug leave interrupts and resources as they were', async () => {
+  test('plugged into a running guest it works, unplugged idle it leaves nothing behind, and four times over no interrupt or resource is lost', async () => {
     const resources = async (): Promise<string> => (await vm.guest.run(
       'cat /proc/iomem /proc/ioports; cut -d: -f1 /proc/interrupts; ls /sys/bus/pci/devices /sys/class/block /proc/irq')).stdout;
-    const warm = make();
-    await use(await vm.plug(warm));
-    await vm.unplug(warm);
-    const before = await resources();
-    for (let cycle = 0; cycle < 20; cycle += 1) {
+    const cycle = async (): Promise<void> => {
       const device = make();
-      await use(await vm.plug(device));
-      expect(await vm.unplug(device)).toLeaveNothingBehind();
-    }
+      const fn = await vm.plug(device);
+      await use(fn);
+      expect(await fn.driver()).toBe(driver);
+      const report = await vm.unplug(device);
+      expect(report.driver).toBe(driver);
+      expect(report).toLeaveNothingBehind();
+    };
+    await cycle(); // the first of a kernel also brings what stays: the driver's module, and bridges' windows
+    const before = await resources();
+    for (let again = 0; again < 3; again += 1) await cycle();
     expect(await resources()).toBe(before);
     await expect(vm).toHaveCleanLog();
   });
