@@ -24,9 +24,19 @@ export interface Round {
   readonly text: string;
 }
 
+/** What rootport dev goes round in. */
+export interface Rounds {
+  /**
+   * What the author's code does wrong is the round's text; what the host lacks is thrown. Undefined when it was
+   * cancelled: there is nothing to tell.
+   */
+  round(cancelled: AbortSignal): Promise<Round | undefined>;
+  close(): Promise<void>;
+}
+
 const MARK = 'rootport: the module is loaded from here on';
 
-export class DevLoop {
+export class DevLoop implements Rounds {
   readonly #options: DevOptions;
   readonly #snapshot: Snapshot;
   /** A guest that waits for the module. */
@@ -43,16 +53,21 @@ export class DevLoop {
     return new DevLoop(options, await Snapshot.take(await boot(options.boot)));
   }
 
-  /** Build, load, run. What the author's code does wrong is the round's text; what the host lacks is thrown. */
-  async round(): Promise<Round> {
+  /** Build, load, run. */
+  async round(cancelled: AbortSignal): Promise<Round | undefined> {
     const machine = await this.#next;
+    const cancel = (): void => void machine.close();
+    cancelled.addEventListener('abort', cancel, { once: true });
     try {
       const module = await machine.buildModule(this.#options.directory);
+      if (cancelled.aborted) return undefined;
       return await this.#loaded(machine, () => machine.guest.loadModule(module), module.warnings);
     } catch (error) {
+      if (cancelled.aborted) return undefined;
       if (!(error instanceof RootportError) || error.name === 'EnvironmentError') throw error;
       return { passed: false, text: `${error.message}\n` };
     } finally {
+      cancelled.removeEventListener('abort', cancel);
       await machine.close();
       this.#next = this.#prepare();
     }

@@ -59,7 +59,8 @@ async function run(names: readonly string[], options: RunOptions): Promise<numbe
   return repeat(project, files, options);
 }
 
-function checkPattern(pattern: string | undefined): void {
+/** @throws UsageError for what is no regular expression */
+export function checkPattern(pattern: string | undefined): void {
   try {
     new RegExp(pattern ?? '');
   } catch (cause) {

@@ -6,6 +6,7 @@ import { RootportError } from '../errors.ts';
 import { defaultOptions } from '../machine/default-options.ts';
 import { resolveParts } from '../machine/parts.ts';
 import { terminalProgress } from '../packages/index.ts';
+import { startSignal } from './start-signal.ts';
 
 export default async function globalSetup(): Promise<void> {
   try {
@@ -18,4 +19,5 @@ export default async function globalSetup(): Promise<void> {
     if (error instanceof RootportError) error.stack = `${error.name}: ${error.message}`;
     throw error;
   }
+  await startSignal();
 }

@@ -30,7 +30,7 @@ async function cli(args: readonly string[], env: Record<string, string> = {}): P
 }
 
 describe('help', () => {
-  test.each(['run', 'doctor', 'shell', 'cache', 'cache list', 'cache prepare', 'cache clean', 'cache path'])(
+  test.each(['run', 'doctor', 'shell', 'dev', 'cache', 'cache list', 'cache prepare', 'cache clean', 'cache path'])(
     '%s --help shows its usage with an example, and exits with 0', async (command) => {
       const { exitCode, stdout, stderr } = await cli([...command.split(' '), '--help']);
       expect(stdout).toMatch(new RegExp(`^Usage: rootport ${command}`));
@@ -58,6 +58,10 @@ describe('a usage error exits with 2 and says what there is', () => {
     ['an unknown command', ['frobnicate'], /^error: unknown command 'frobnicate'/],
     ['an unknown option', ['run', '--frobnicate'], /^error: unknown option '--frobnicate'/],
     ['more retries than there can be', ['run', '--retries', '1000'], /^error: option '--retries <n>' argument '1000' is invalid\. It is not a whole number from 0 to 999\./],
+    ['a suite that is not there', ['dev', 'images/probe', 'nowhere.suite.ts'], /^error: there is no suite nowhere\.suite\.ts\n$/],
+    ['a suite, and devices for it', ['dev', 'images/probe', 'suites/msix', 'edu'], /^error: a suite plugs its own devices\n {2}hint: leave out edu\n$/],
+    ['a suite, and a command for it', ['dev', 'images/probe', 'suites/msix', '--run', 'true'], /^error: --run is not for a suite/],
+    ['tests to choose, of no suite', ['dev', 'images/probe', '-t', 'x'], /^error: -t chooses tests of a suite, and none is given\n$/],
     ['an unknown device', ['shell', 'frobnicate'], /^error: there is no device named "frobnicate"\n {2}hint: the devices are edu, ivshmem, virtio-blk, virtio-net, virtio-rng, virtio-input, virtio-vsock, virtio-i2c, virtio-gpio, virtio-console\n$/],
     ['an unknown command of the cache', ['cache', 'frobnicate'], /^error: too many arguments for 'list'/],
     ['an argument where none is taken', ['doctor', 'edu'], /^error: too many arguments for 'doctor'/],

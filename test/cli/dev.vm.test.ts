@@ -3,7 +3,7 @@ import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
-import { DevLoop } from '../../src/cli/dev-loop.ts';
+import { DevLoop, type Round } from '../../src/cli/dev-loop.ts';
 import { makeProject } from '../../src/cli/new.ts';
 import { edu } from '../../src/index.ts';
 
@@ -11,6 +11,7 @@ let directory: string;
 let source: string;
 let text: string;
 let loop: DevLoop;
+const round = (cancelled = new AbortController().signal): Promise<Round | undefined> => loop.round(cancelled);
 
 beforeAll(async () => {
   directory = await mkdtemp(join(tmpdir(), 'dev-'));
@@ -28,23 +29,23 @@ afterAll(async () => {
 });
 
 test('a round loads the module, its driver takes the device, and the command\'s output and the log since are its text', async () => {
-  const round = await loop.round();
-  expect(round).toMatchObject({ passed: true, text: expect.stringMatching(/^120\n/) });
-  expect(round.text).toContain('desk 0000:01:00.0: edu 010000ed\n');
-  expect(round.text).not.toContain('Linux version');
+  const result = await round();
+  expect(result).toMatchObject({ passed: true, text: expect.stringMatching(/^120\n/) });
+  expect(result?.text).toContain('desk 0000:01:00.0: edu 010000ed\n');
+  expect(result?.text).not.toContain('Linux version');
 }, 120_000);
 
 test('the next has what was written since, in a guest that has none of the last: the command would fail there', async () => {
   await writeFile(source, text.replace('"edu %08x\\n"', '"it is %08x\\n"'));
-  const round = await loop.round();
-  expect(round.text).toContain('desk 0000:01:00.0: it is 010000ed\n');
-  expect(round.text).not.toContain(': edu 010000ed');
-  expect(round.passed).toBe(true);
+  const result = await round();
+  expect(result?.text).toContain('desk 0000:01:00.0: it is 010000ed\n');
+  expect(result?.text).not.toContain(': edu 010000ed');
+  expect(result?.passed).toBe(true);
 }, 120_000);
 
 test('what does not compile is a failed round with the compiler\'s words, and the round after it is whole', async () => {
   await writeFile(source, text.replace('iowrite32(number,', 'iowrite32(numbre,'));
-  expect(await loop.round()).toMatchObject({ passed: false, text: expect.stringMatching(/desk\.c:\d+:\d+: error: .*numbre/) });
+  expect(await round()).toMatchObject({ passed: false, text: expect.stringMatching(/desk\.c:\d+:\d+: error: .*numbre/) });
   await writeFile(source, text);
-  expect(await loop.round()).toMatchObject({ passed: true });
+  expect(await round()).toMatchObject({ passed: true });
 }, 120_000);

@@ -1,29 +1,22 @@
-// A project of `rootport new`, as generated: its types, and its CI's own commands, in a real guest. This package stands
-// in node_modules as npm would put it there (test/package packs and installs it); uses the dist/ that was built last.
-import { chmod, mkdir, mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join, resolve } from 'node:path';
+// A project of `rootport new`, as generated: its types, and its CI's own commands, in a real guest.
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
 import { execa } from 'execa';
-import { makeProject } from '../../src/cli/new.ts';
+import { generatedProject, type GeneratedProject } from './generated-project.ts';
+import { MAIN, PACKAGE } from './rootport.ts';
 
-const PACKAGE = resolve(import.meta.dirname, '../..');
-let directory: string;
+let generated: GeneratedProject;
 let project: string;
 
 beforeAll(async () => {
-  directory = await mkdtemp(join(tmpdir(), 'new-'));
-  project = join(directory, 'my-driver');
-  await makeProject(project);
-  await mkdir(join(project, 'node_modules/.bin'), { recursive: true });
-  await symlink(PACKAGE, join(project, 'node_modules/rootport'));
-  // What npm puts beside a package that it installs.
-  for (const name of ['@jest', '@types']) await symlink(join(PACKAGE, 'node_modules', name), join(project, 'node_modules', name));
+  generated = await generatedProject('my-driver');
+  project = generated.directory;
   const bin = join(project, 'node_modules/.bin/rootport');
-  await writeFile(bin, `#!/bin/sh\nexec node ${PACKAGE}/dist/cli/main.js "$@"\n`);
-  await chmod(bin, 0o755);
+  await mkdir(dirname(bin));
+  await writeFile(bin, `#!/bin/sh\nexec node ${MAIN} "$@"\n`, { mode: 0o755 });
 });
-afterAll(() => rm(directory, { recursive: true, force: true }));
+afterAll(() => generated?.remove());
 
 test('its suite compiles', async () => {
   const { stdout } = await execa(process.execPath, [join(PACKAGE, 'node_modules/typescript/bin/tsc'), '-p', project], { reject: false });

@@ -3,7 +3,7 @@ import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from '@jest/globals';
-import { isSource, SourceWatch } from '../../src/cli/source-watch.ts';
+import { isSource, isSuiteSource, SourceWatch } from '../../src/cli/source-watch.ts';
 
 let directory: string;
 let sources: SourceWatch;
@@ -17,7 +17,7 @@ afterEach(async () => {
   await rm(directory, { recursive: true });
 });
 
-test.each(['driver.ko', 'driver.o', 'driver.mod', 'driver.mod.c', '.driver.ko.cmd', 'sub/.driver.c.swp', 'modules.order', 'Module.symvers', '4913', 'driver.c~'])('%s is left by a build or an editor: no source', (name) => {
+test.each(['driver.ko', 'driver.o', 'driver.mod', 'driver.mod.c', '.driver.ko.cmd', 'sub/.driver.c.swp', 'modules.order', 'Module.symvers', '4913', 'driver.c~', 'node_modules/x/index.js', 'rootport-report/index.html'])('%s is left by a build or an editor: no source', (name) => {
   expect(isSource(name)).toBe(false);
 });
 
@@ -33,3 +33,15 @@ test('a change while nobody waits is told to who waits next', async () => {
   await new Promise<void>((resolve) => setImmediate(resolve));
   expect(await sources.next()).toBe('Kbuild');
 });
+
+test.each([['my.suite.ts', true], ['wire.mjs', true], ['frames.json', true], ['.my.suite.ts.swp', false], ['rootport-report', false], ['driver.c', false]])(
+  'beside a suite, %s starts a round: %s', async (name, counts) => {
+    expect(isSuiteSource(name)).toBe(counts);
+    const beside = new SourceWatch(join(directory, 'include'), [directory]);
+    const changed = beside.next();
+    await writeFile(join(directory, name), 'x');
+    if (!counts) await writeFile(join(directory, 'last.ts'), 'x');
+    expect(await changed).toBe(counts ? name : 'last.ts');
+    beside.close();
+  },
+);
