@@ -5,6 +5,7 @@ export { Snapshot } from './machine/snapshot.ts';
 export { restore } from './machine/kept-snapshots.ts';
 export type { BootOptions } from './machine/options.ts';
 export { Machine } from './machine/machine.ts';
+export type { CoreFormat, DumpOptions } from './machine/memory-dump.ts';
 export { bare } from './machine/bare.ts';
 export type { BareOptions } from './machine/bare-options.ts';
 export { BareMachine } from './machine/bare-machine.ts';

@@ -6,6 +6,7 @@ import type { AttachSite, Attachment } from '../qemu/attachment.ts';
 import { UsageError } from '../errors.ts';
 import { VhostUserBackend, type VhostUserBackendOptions } from '../vhost-user/index.ts';
 import type { SteeredDevice } from '../virtio/queue-gate.ts';
+import { outlineOf } from './back-end-outline.ts';
 import { frontEnd, type FrontEndOptions } from './vhost-user-front-end.ts';
 
 export interface VhostUserAttachmentOptions extends FrontEndOptions {
@@ -52,6 +53,7 @@ export async function attachVhostUser(site: AttachSite, options: VhostUserAttach
   });
   return {
     ...shape,
+    backEnd: () => outlineOf(steered.device),
     steered: () => backend.down || steered.steered(),
     ailment: () => (!backend.down ? undefined
       : `its back end crashed, and a driver that waits for what was in flight waits ${reconnect ? 'until gate.restart()' : 'for ever'}`),

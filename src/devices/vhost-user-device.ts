@@ -99,7 +99,7 @@ export function vhostUserDevice<D extends VirtioDevice>(spec: VhostUserDeviceSpe
           ...(netdev === undefined ? {} : { netdev }),
         };
         if (thread === undefined) return await attachVhostUser(at, { ...front, steered, mute: hang === 'connection' });
-        return await attachInWorker(at, { ...front, thread, queueCount: core.queueCount, ringFeatures: core.ringFeatures ?? 0n });
+        return await attachInWorker(at, { ...front, thread, core });
       } catch (error) {
         await core.close?.();
         left();

@@ -43,7 +43,7 @@ export async function launch({ qemu, shape, start, directory, name, trouble, fil
   onProcess(process);
   const console = new Console(process.console, { endReason: () => trouble.reason() });
   trouble.watch(process, console);
-  const qmp = await QmpClient.connect(process.qmp, { timeoutMs: 20_000, signal: trouble.signal, endReason: () => trouble.reason(), recorder: trouble.recorder });
+  const qmp = await QmpClient.connect(process.qmp, { timeoutMs: 20_000, signal: trouble.signal, keepOpen: true, endReason: () => trouble.reason(), recorder: trouble.recorder });
   await filled;
   return { process, console, qmp };
 }

@@ -20,6 +20,7 @@ import { readStretch, rememberPlug, traceBefore } from './interrupt-stretch.ts';
 import type { MachineShape } from './launch.ts';
 import type { Parts } from './parts.ts';
 import { PciFunction } from './pci-function.ts';
+import { dumpMemory, type DumpOptions } from './memory-dump.ts';
 import { Plugged } from './plugged.ts';
 import { freePort } from './ports.ts';
 import type { Trouble } from './trouble.ts';
@@ -213,6 +214,15 @@ export class Machine {
   /** Build the Kbuild directory for this guest's kernel. */
   buildModule(directory: string): Promise<BuiltModule> {
     return buildModule(resolve(directory), this.#innards.parts.kernel);
+  }
+
+  /**
+   * The guest's memory and its CPUs' registers as a file for crash, drgn or gdb; the guest stands still meanwhile. Also of
+   * one whose kernel has panicked. Resolves to the file's size in bytes.
+   * @throws UsageError for a format that QEMU does not write, EnvironmentError when there is no room
+   */
+  dumpMemory(path: string, options?: DumpOptions): Promise<number> {
+    return this.#scene(() => dumpMemory(this.#innards, path, options));
   }
 
   /** A further SSH connection, for an interactive session. */

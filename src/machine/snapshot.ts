@@ -1,29 +1,23 @@
-// A booted machine, kept: its device state by a migration, its memory as it lies (x-ignore-shared: memory that is
-// shared is not in the stream). Each copy that is made of it goes on from there, in a fraction of a boot.
-// QEMU: migration/ram.c (ramblock_is_ignored), docs/devel/migration. Who keeps one beyond a process: kept-snapshots.ts.
-import { basename, join } from 'node:path';
+// A booted machine, kept: its device state by a migration (migration.ts), its memory as it lies. Each copy that is made of
+// it goes on from there, in a fraction of a boot. Who keeps one beyond a process: kept-snapshots.ts.
+import { basename } from 'node:path';
 import { dir } from 'tmp-promise';
-import { ProtocolError, UsageError } from '../errors.ts';
+import { UsageError } from '../errors.ts';
 import { Guest } from '../guest/guest.ts';
 import { SshConnection } from '../guest/ssh.ts';
 import type { BuiltModule } from '../image/index.ts';
 import { leash } from '../qemu/leash.ts';
 import { MEMORY_FD, type QemuProcess } from '../qemu/process.ts';
-import type { QmpClient } from '../qmp/client.ts';
-import { within } from '../wait.ts';
 import { failedStart } from './failed-start.ts';
 import { launch, sshPort } from './launch.ts';
 import { Machine } from './machine.ts';
+import { loadDeviceState, saveDeviceState } from './migration.ts';
 import type { MachinePlan } from './plan.ts';
 import { openSnapshot, writeSnapshot, type OpenSnapshot, type SnapshotRecord } from './snapshot-directory.ts';
-import { receiveState, sendState, uriOf } from './state-stream.ts';
 import { Trouble } from './trouble.ts';
 
-const SAVE_TIMEOUT_MS = 30_000;
-const LOAD_TIMEOUT_MS = 30_000;
 /** Nothing of the guest is translated yet: under TCG its first answer takes longest. */
 const SSH_TIMEOUT_MS = 30_000;
-const CAPABILITIES = ['events', 'x-ignore-shared'] as const;
 
 /** What a machine is that goes on elsewhere: everything that its guest does not carry itself. */
 export interface SnapshotSubject extends Pick<MachinePlan, 'parts' | 'preset' | 'ports' | 'shape' | 'commandTimeoutMs'> {
@@ -94,14 +88,7 @@ export class Snapshot {
         fill: (fd) => memory.load(fd), onProcess: (one) => { process = one; },
       });
       const { qmp } = started;
-      await enable(qmp);
-      const resumed = qmp.expectEvent('RESUME', () => true, {
-        timeoutMs: LOAD_TIMEOUT_MS, what: 'QEMU to load the machine\'s state', signal: trouble.signal,
-      });
-      const socket = join(directory, 'state');
-      await qmp.execute('migrate-incoming', { uri: uriOf(socket) });
-      sendState(socket, state);
-      await resumed;
+      await loadDeviceState({ qmp, directory, signal: trouble.signal }, state);
       const target = { ...record.guest, port: await sshPort(qmp), timeoutMs: SSH_TIMEOUT_MS, signal: trouble.signal };
       const guest = new Guest(await SshConnection.connect(target), parts.kernel.release, commandTimeoutMs, loadedModules);
       await guest.shell.run(`date -s @${Math.floor(Date.now() / 1000)} >/dev/null`);
@@ -142,14 +129,7 @@ export async function saveMachine(machine: Machine, directory: string, of: Snaps
   try {
     // The copies must not find half of a conversation in their memory.
     guest.close();
-    await enable(qmp);
-    await using receiver = await receiveState(join(machine.innards.directory, 'state'));
-    const done = qmp.expectEvent('MIGRATION', ({ data }) => ['completed', 'failed'].includes(statusOf(data)), {
-      timeoutMs: SAVE_TIMEOUT_MS, what: 'QEMU to save the machine\'s state', signal: trouble.signal,
-    });
-    await qmp.execute('migrate', { uri: receiver.uri });
-    if (statusOf((await done).data) === 'failed') await explain(qmp, 'QEMU could not save the machine\'s state');
-    const state = await within(receiver.bytes, { timeoutMs: SAVE_TIMEOUT_MS, what: 'QEMU to end the machine\'s state', signal: trouble.signal });
+    const state = await saveDeviceState({ qmp, directory: machine.innards.directory, signal: trouble.signal });
     await writeSnapshot(directory, {
       of, guest: { privateKey, hostKeyBase64, nonce }, state, memoryPath: `/proc/${process.pid}/fd/${MEMORY_FD}`, bootConsole: machine.bootConsole,
     });
@@ -160,17 +140,4 @@ export async function saveMachine(machine: Machine, directory: string, of: Snaps
 
 function subjectOf({ innards: { parts, preset, ports, shape, guest } }: Machine): SnapshotSubject {
   return { parts, preset, ports, shape, commandTimeoutMs: guest.defaultTimeoutMs, loadedModules: guest.loadedModules };
-}
-
-async function enable(qmp: QmpClient): Promise<void> {
-  await qmp.execute('migrate-set-capabilities', { capabilities: CAPABILITIES.map((capability) => ({ capability, state: true })) });
-}
-
-function statusOf(data: unknown): string {
-  return (data as { status?: string } | undefined)?.status ?? '';
-}
-
-async function explain(qmp: QmpClient, what: string): Promise<never> {
-  const answer = await qmp.execute<{ 'error-desc'?: string }>('query-migrate');
-  throw new ProtocolError(`${what}: ${answer['error-desc'] ?? 'it does not say why'}`, { received: answer });
 }

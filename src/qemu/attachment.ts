@@ -56,6 +56,18 @@ export interface FireWitness {
   watch?(listener: (index: number) => void): void;
 }
 
+/** A virtio device of ours as QEMU sees it, in JSON: enough to stand another in its place. */
+export interface BackEndOutline {
+  readonly deviceId: number;
+  /** Hexadecimal, `0x...`: VirtioDevice's `features` and `ringFeatures`. */
+  readonly features: string;
+  readonly ringFeatures: string;
+  readonly queueCount: number;
+  readonly queueSizeMax: number;
+  /** Config space, hexadecimal. */
+  readonly config: string;
+}
+
 /** A device plugged once: from before `device_add` to after DEVICE_DELETED (or QEMU's exit). */
 export interface Attachment {
   /** QEMU's device model: edu, ivshmem-doorbell, vhost-user-blk-pci. */
@@ -66,6 +78,8 @@ export interface Attachment {
   /** Netdevs to add after the chardevs and before the device, and to remove between them. */
   readonly netdevs?: readonly NetdevSpec[];
   readonly witness?: FireWitness;
+  /** What its vhost-user back end is now; absent where there is none, or nothing can stand in for it. */
+  backEnd?(): BackEndOutline;
   /** Resolves when QEMU has been handed everything by the back end; awaited after `device_add`. */
   ready?(options: { timeoutMs: number; signal: AbortSignal }): Promise<void>;
   /**

@@ -103,12 +103,17 @@ function assemble(spec: Shared, { behaviour, memory, software, harness }: Differ
     ...(preset.devices ?? []).flatMap((one) => ['-device', one]),
     ...harness,
     ...ports(spec),
-    ...spec.devices.flatMap((one) => [
-      ...one.chardevs.flatMap(({ id, path, reconnect = false }) => ['-chardev', options('socket', { id, path, ...(reconnect && reconnectProperty(spec.version)) })]),
-      ...(one.netdevs ?? []).flatMap(({ type, id, properties }) => ['-netdev', options(type, { id, ...properties })]),
-      '-device', deviceOption(one),
-    ]),
+    ...spec.devices.flatMap((one) => deviceArguments(one, spec.version)),
     ...spec.extraArgs,
+  ];
+}
+
+/** A device with what must be there before it. */
+export function deviceArguments(device: ColdDevice, version: QemuVersion): string[] {
+  return [
+    ...device.chardevs.flatMap(({ id, path, reconnect = false }) => ['-chardev', options('socket', { id, path, ...(reconnect && reconnectProperty(version)) })]),
+    ...(device.netdevs ?? []).flatMap(({ type, id, properties }) => ['-netdev', options(type, { id, ...properties })]),
+    '-device', deviceOption(device),
   ];
 }
 

@@ -13,6 +13,8 @@ export interface Qemu {
   /** The program and what must stand before QEMU's own arguments (a loader, -L directories). */
   readonly command: readonly string[];
   readonly env: Readonly<Record<string, string>>;
+  /** What `resolveQemu` finds it by: a tree's version, or a path. */
+  readonly choice: string;
   /** Identity, for cache keys. */
   readonly key: string;
   /** How to run another program of the same build (qemu-storage-daemon, qemu-img); undefined when it is not there. */
@@ -66,7 +68,7 @@ async function byPath(path: string, origin: string): Promise<Qemu> {
   const version = { major: Number(text[1]), minor: Number(text[2]), text: text[0].slice('version '.length) };
   return {
     name: `QEMU ${version.text} (${origin}, ${path})`,
-    version, command: [path], env: {}, key: `${path}-${version.text}`,
+    version, command: [path], env: {}, choice: path, key: `${path}-${version.text}`,
     companion: (program) => {
       const beside = join(path, '..', program);
       const found = existsSync(beside) ? beside : onPath(program);
@@ -89,7 +91,7 @@ async function byTree(name: string, progress: Progress): Promise<Qemu> {
       '-L', join(tree, 'usr/share/seabios'), '-L', join(tree, 'usr/share/qemu'),
     ],
     env: { QEMU_MODULE_DIR: join(tree, 'usr/lib/x86_64-linux-gnu/qemu') },
-    key: tree,
+    choice: name, key: tree,
     companion: (program) => (existsSync(join(tree, 'usr/bin', program)) ? treeCommand(tree, `usr/bin/${program}`) : undefined),
   };
 }

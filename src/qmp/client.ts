@@ -17,6 +17,8 @@ export interface QmpConnectOptions {
   readonly timeoutMs: number;
   /** Aborted: connect and every later wait reject with its reason, and the stream is destroyed. */
   readonly signal?: AbortSignal | undefined;
+  /** The signal ends the waits alone: the stream stays, for commands that say `afterAbort`. Default: it is destroyed. */
+  readonly keepOpen?: boolean;
   /**
    * Asked once when the stream ends unasked: why (QEMU's exit code and stderr, say). Everything pending
    * rejects with the answer. Left out, or silent for two seconds: a ProtocolError that names the end.
@@ -31,6 +33,8 @@ export interface ExecuteOptions {
   readonly signal?: AbortSignal | undefined;
   /** Descriptors to pass along (`add-fd`, `getfd`). The stream must be a Unix socket of this process. */
   readonly fds?: readonly number[];
+  /** Also of a client whose signal was aborted, where it was connected with `keepOpen`: QEMU may well live. */
+  readonly afterAbort?: boolean;
 }
 
 interface PendingCommand {
@@ -53,6 +57,8 @@ export class QmpClient {
   #greeting: QmpGreeting | undefined;
   #greeted: { resolve(greeting: QmpGreeting): void; reject(error: Error): void } | undefined;
   #failure: Error | undefined;
+  /** Why the signal ended all waits, of a stream that stays. */
+  #abortedWith: Error | undefined;
   #ending = false;
 
   /**
@@ -100,7 +106,7 @@ export class QmpClient {
 
   /** Why nothing more can be sent; undefined while the connection is good. */
   get failure(): Error | undefined {
-    return this.#failure;
+    return this.#abortedWith ?? this.#failure;
   }
 
   /**
@@ -109,7 +115,8 @@ export class QmpClient {
    * connection. After a deadline the command may still happen: QMP cannot take one back.
    */
   async execute<T = unknown>(command: string, args?: Readonly<Record<string, unknown>>, options: ExecuteOptions = {}): Promise<T> {
-    if (this.#failure !== undefined) throw this.#failure;
+    const failure = options.afterAbort === true ? this.#failure : this.failure;
+    if (failure !== undefined) throw failure;
     options.signal?.throwIfAborted();
     const id = this.#nextId++;
     const message: QmpCommand = { execute: command, ...(args === undefined ? {} : { arguments: args }), id };
@@ -164,10 +171,8 @@ export class QmpClient {
     if (this.#failure !== undefined) return;
     this.#failure = error;
     this.#options.signal?.removeEventListener('abort', this.#aborted);
-    for (const { reject } of this.#commands.values()) reject(error);
-    this.#greeted?.reject(error);
+    this.#rejectAll(error);
     this.#commands.clear();
-    this.#events.fail(error);
     this.#stream.destroy();
   }
 
@@ -230,7 +235,18 @@ export class QmpClient {
     pending.reject(new QmpError(summaryOf(pending.command), errorClass, description, { sent: pending.command, received: line }));
   }
 
-  readonly #aborted = (): void => this.fail(this.#options.signal?.reason as Error);
+  readonly #aborted = (): void => {
+    const reason = this.#options.signal?.reason as Error;
+    if (this.#options.keepOpen !== true || this.#greeting === undefined) return this.fail(reason);
+    this.#abortedWith = reason;
+    this.#rejectAll(reason); // their answers still come, and are dropped
+  };
+
+  #rejectAll(error: Error): void {
+    for (const { reject } of this.#commands.values()) reject(error);
+    this.#greeted?.reject(error);
+    this.#events.fail(error);
+  }
 
   #ended(cause?: Error): void {
     if (this.#ending || this.#failure !== undefined) return;

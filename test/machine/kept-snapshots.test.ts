@@ -17,7 +17,7 @@ beforeAll(async () => {
   const version = { major: 10, minor: 0, text: '10.0.2' };
   plan = {
     parts: {
-      qemu: { name: 'QEMU', version, command: [join(place, 'qemu'), '-L', '/roms'], env: {}, key: 'tree', companion: () => undefined },
+      qemu: { name: 'QEMU', version, command: [join(place, 'qemu'), '-L', '/roms'], env: {}, choice: '10.0', key: 'tree', companion: () => undefined },
       kernel: { name: 'Linux', release: '6.1', key: 'kernel', vmlinux: join(place, 'vmlinux'), bzImage: undefined, modulesDir: undefined, buildDir: undefined, modulesChange: false },
       image: { key: 'image', initramfs: join(place, 'initramfs'), hostKeyBase64: 'AAAA' }, accelerator: { name: 'tcg', why: '' },
     },
