@@ -23,7 +23,6 @@ describe.each(['10.0', '7.2'])('QEMU %s', (qemu) => {
   let bridge: string;
   const vm = useMachine({
     qemu, machine: q35NativeHotplug({ ports: 2 }),
-    fresh: 'file', // each test counts from where it began, and every error ends with its recovery
     afterBoot: async (machine) => {
       fn = await machine.plug(qemuDevice('virtio-rng-pci', { aer: true, vectors: 2 }));
       bridge = (await machine.guest.run(`dirname $(readlink -f ${fn.sysfs})`)).stdout.trim();

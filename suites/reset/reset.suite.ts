@@ -15,7 +15,6 @@ describe.each(['10.0', '7.2'])('QEMU %s', (qemu) => {
   const vm = useMachine({
     // Native: with ACPI's hot-plug QEMU's ports do not tell that their link is up again, and Linux gives the device up.
     qemu, machine: q35NativeHotplug({ ports: 2 }),
-    fresh: 'file', // that a function is as before is what each test claims, and what the next one finds
     afterBoot: async (machine) => {
       doorbell = ivshmem({ vectors: 2 });
       rng = await machine.plug(qemuDevice('virtio-rng-pci', { vectors: 2 }));
