@@ -1,12 +1,14 @@
 // What is known of a test besides its verdict: what its machines recorded, the tables of claims that did not hold, and
 // where it all is kept. Hooks and matchers in the sandbox add to it; the environment reads it when the test is over.
-import type { Recording } from '../recorder.ts';
+import type { Recorder, Recording } from '../recorder.ts';
 import type { ReportedTable, WitnessTable } from '../report/run-report.ts';
 
 /** One machine of a test. It is read when the test is over and the machine may be gone: memory only. */
 export interface MachineEvidence {
   readonly description: string;
   readonly repro: string;
+  /** Steps of the test are told to it. */
+  readonly recorder: Recorder;
   pciTree?: string;
   /** The kernel's log since the test began, asked of the guest; absent when it was not asked or did not answer. */
   kernelLog?: readonly string[];

@@ -1,7 +1,8 @@
 // One machine as evidence of the test that runs on it: what it recorded, what is on its buses, and what a folder of a
 // failure holds of it. Reads memory only, but for look(), which asks the living machine.
 import { RootportError } from '../errors.ts';
-import type { Machine } from '../machine/machine.ts';
+import type { BareMachine } from '../machine/bare-machine.ts';
+import { Machine } from '../machine/machine.ts';
 import { functionsOf, type QueryPciBus } from '../pci/query-pci.ts';
 import { reproScript } from '../qemu/repro-script.ts';
 import type { RecorderMark } from '../recorder.ts';
@@ -11,12 +12,13 @@ import type { MachineEvidence } from './evidence.ts';
 const read = new WeakMap<object, RecorderMark>();
 const LOOK_TIMEOUT_MS = 2000;
 
-export function evidenceOf(machine: Machine, consoleLine: number, deviceLogLines: number): MachineEvidence {
+export function evidenceOf(machine: Machine | BareMachine, consoleLine: number, deviceLogLines: number): MachineEvidence {
   const { innards } = machine;
   const { recorder } = innards.trouble;
   const evidence: MachineEvidence = {
     description: machine.description,
     repro: machine.repro,
+    recorder,
     recording() {
       const recording = recorder.since(read.get(innards));
       read.set(innards, recorder.mark());
@@ -26,11 +28,10 @@ export function evidenceOf(machine: Machine, consoleLine: number, deviceLogLines
       const own = machine.console.lines.filter(({ number }) => number >= consoleLine).map(({ text }) => text);
       return {
         'console.log': machine.console.text,
-        'dmesg.log': (evidence.kernelLog ?? own).join('\n'),
         'qemu-stderr.log': innards.process.stderr,
         'back-ends.log': machine.deviceLog.slice(deviceLogLines).join('\n'),
         'machine.txt': `${machine.description}\n${machine.repro}`,
-        'repro.sh': scriptOf(machine),
+        ...(machine instanceof Machine ? { 'dmesg.log': (evidence.kernelLog ?? own).join('\n'), 'repro.sh': scriptOf(machine) } : {}),
       };
     },
   };
@@ -38,7 +39,7 @@ export function evidenceOf(machine: Machine, consoleLine: number, deviceLogLines
 }
 
 /** What is on the buses, asked of QEMU: nothing when it does not answer. */
-export async function look(machine: Machine, evidence: MachineEvidence): Promise<void> {
+export async function look(machine: Machine | BareMachine, evidence: MachineEvidence): Promise<void> {
   if (machine.signal.aborted) return;
   try {
     evidence.pciTree = treeText(await machine.qmp.execute<QueryPciBus[]>('query-pci', undefined, { timeoutMs: LOOK_TIMEOUT_MS }));

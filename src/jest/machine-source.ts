@@ -21,6 +21,8 @@ export class MachineSource {
   #restores: boolean;
   #snapshot: Snapshot | undefined;
   #first: Machine | undefined;
+  /** What `warm` failed with: it would again. */
+  #warmFailure: { readonly error: unknown } | undefined;
 
   constructor(options: BootOptions, { fresh, warm }: { readonly fresh: Freshness; readonly warm: UseMachineOptions['warm'] }) {
     this.#options = options;
@@ -36,16 +38,18 @@ export class MachineSource {
     this.#first ??= await this.next();
   }
 
-  /** A machine that no test has touched. */
+  /** A machine that no test has touched. Once `warm` has failed there is none, and its error is thrown without a boot. */
   async next(): Promise<Machine> {
     const first = this.#first;
     this.#first = undefined;
     if (first !== undefined) return first;
+    if (this.#warmFailure !== undefined) throw this.#warmFailure.error;
     if (!this.#restores) return this.#warmed(await boot(this.#options));
     if (this.#snapshot !== undefined) return this.#restore(this.#snapshot);
     try {
       return await this.#begin();
     } catch (error) {
+      if (this.#warmFailure !== undefined) throw error;
       this.#bootInstead(whyRefused(error));
       return this.next();
     }
@@ -77,6 +81,7 @@ export class MachineSource {
     try {
       await this.#warm?.(machine.guest, machine);
     } catch (error) {
+      this.#warmFailure = { error };
       await machine.close();
       throw error;
     }

@@ -1,6 +1,6 @@
 // useBare: one bare machine for the tests of a file, started and closed by hooks. A machine that broke under a
 // test fails that test's later accesses and is replaced for the next.
-import { afterAll, beforeAll, beforeEach } from '@jest/globals';
+import { afterAll, afterEach, beforeAll, beforeEach } from '@jest/globals';
 import { UsageError } from '../errors.ts';
 import { bare } from '../machine/bare.ts';
 import type { BareMachine } from '../machine/bare-machine.ts';
@@ -8,6 +8,8 @@ import type { BareOptions } from '../machine/bare-options.ts';
 import { defaultOptions } from '../machine/default-options.ts';
 import { terminalProgress } from '../packages/index.ts';
 import { currentTest } from './current-test.ts';
+import type { MachineEvidence } from './evidence.ts';
+import { evidenceOf, look } from './machine-evidence.ts';
 
 export interface UseBareOptions extends BareOptions {
   /** Runs after every start, before tests get the machine. */
@@ -29,6 +31,7 @@ export function useBare({ afterStart, ...given }: UseBareOptions = {}): TestBare
   const { qemu } = defaultOptions();
   const options: BareOptions = { progress: terminalProgress(), ...(qemu === undefined ? {} : { qemu }), ...given };
   let machine: BareMachine | undefined;
+  let evidence: MachineEvidence | undefined;
   const start = async (): Promise<void> => {
     machine = await bare(options);
     await afterStart?.(machine);
@@ -40,9 +43,15 @@ export function useBare({ afterStart, ...given }: UseBareOptions = {}): TestBare
   };
   beforeAll(start, HOOK_TIMEOUT_MS);
   beforeEach(async () => {
-    if (machine?.signal.aborted !== true) return;
-    await stop();
-    await start();
+    if (machine?.signal.aborted === true) {
+      await stop();
+      await start();
+    }
+    evidence = machine && evidenceOf(machine, machine.console.mark(), machine.deviceLog.length);
+    if (evidence !== undefined) currentTest()?.evidence.machines.push(evidence);
+  }, HOOK_TIMEOUT_MS);
+  afterEach(async () => {
+    if (machine !== undefined && evidence !== undefined) await look(machine, evidence);
   }, HOOK_TIMEOUT_MS);
   afterAll(stop, HOOK_TIMEOUT_MS);
 

@@ -94,7 +94,7 @@ export class BareMachine {
    * came, it has power, and its BARs are placed.
    */
   plug(device: Device, { port: wanted }: { readonly port?: string } = {}): Promise<BareFunction> {
-    return this.scene(async () => {
+    return this.#step(`plug ${device.kind}`, async () => {
       const { plugged: all, directory, trouble, qemu } = this.#innards;
       const { port } = freePort(this.#innards, all, wanted);
       const plugged = await Plugged.attach(device, { id: `dev${this.#nextId++}`, port, directory, trouble, qemu: { version: qemu.version, accel: 'tcg' } });
@@ -121,12 +121,12 @@ export class BareMachine {
 
   /** device_del alone: the slot tells (`slots.events`), and the device stays until `eject`. */
   requestRemoval(device: Device): Promise<void> {
-    return this.scene(() => requestRemoval(this, this.#find(device)));
+    return this.#step(`request the removal of ${device.kind}`, () => requestRemoval(this, this.#find(device)));
   }
 
   /** Eject the device's slot, and wait until QEMU has let it go; what is still seen of it, for `toLeaveNothingBehind`. */
   eject(device: Device, { timeoutMs = this.#innards.timeoutMs }: { readonly timeoutMs?: number } = {}): Promise<UnplugReport> {
-    return this.scene(async () => {
+    return this.#step(`eject ${device.kind}`, async () => {
       const plugged = this.#find(device);
       const report = await ejectBare(this, plugged, timeoutMs);
       await this.#forget(plugged);
@@ -184,6 +184,11 @@ export class BareMachine {
       if (error instanceof RootportError && !(error instanceof UsageError) && context !== undefined) error.on(context);
       throw error;
     }
+  }
+
+  /** The same as a step of the test, in what is recorded. */
+  #step<T>(what: string, work: () => Promise<T>): Promise<T> {
+    return this.#innards.trouble.recorder.span('test', what, () => this.scene(work));
   }
 
   #find(device: Device): Plugged {

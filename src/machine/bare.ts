@@ -63,8 +63,8 @@ export async function bare(options: BareOptions = {}): Promise<BareMachine> {
     const console = new Console(process.console, { endReason: () => trouble.reason() });
     trouble.watch(process, console);
     const end = { signal: trouble.signal, endReason: () => trouble.reason() };
-    const qtest = new QtestClient(process.qtest as NonNullable<typeof process.qtest>, { timeoutMs, ...end });
-    const qmp = await QmpClient.connect(process.qmp, { timeoutMs: START_TIMEOUT_MS, ...end });
+    const qtest = new QtestClient(process.qtest as NonNullable<typeof process.qtest>, { timeoutMs, ...end, recorder: trouble.recorder });
+    const qmp = await QmpClient.connect(process.qmp, { timeoutMs: START_TIMEOUT_MS, ...end, recorder: trouble.recorder });
     for (const { attachment } of plugged) await attachment.ready?.({ timeoutMs, signal: trouble.signal });
     const bus = await openBareBus(qtest, preset, memoryMiB);
     return new BareMachine({ qemu, preset, ports, directory, process, console, qmp, qtest, trouble, plugged, bus, timeoutMs });

@@ -5,6 +5,7 @@ import type { Duplex } from 'node:stream';
 import { DeadlineError, ProtocolError, QtestError, UsageError } from '../errors.ts';
 import type { AccessWidth, ConfigWidth } from '../pci/access.ts';
 import { LineSplitter } from '../qmp/line-splitter.ts';
+import type { Recorder } from '../recorder.ts';
 import { within } from '../wait.ts';
 import {
   formatBlockRead, formatBlockWrite, formatFill, formatIntercept, formatIoRead, formatIoWrite, formatMemoryRead,
@@ -18,6 +19,8 @@ export interface QtestOptions {
   readonly signal?: AbortSignal | undefined;
   /** Asked once when the stream ends unasked: why. Silent for two seconds: a ProtocolError that names the end. */
   readonly endReason?: () => Error | PromiseLike<Error>;
+  /** Told of every change of an interrupt line. Accesses are too many to be told. */
+  readonly recorder?: Recorder;
 }
 
 export interface IrqEvent {
@@ -244,6 +247,7 @@ export class QtestClient {
   }
 
   #irq({ line, level }: IrqEvent): void {
+    this.#options.recorder?.note('interrupt', `line ${line} ${level === 1 ? 'raised' : 'lowered'}`);
     this.#levels.set(line, level);
     const event = { line, level };
     this.#events.push(event);

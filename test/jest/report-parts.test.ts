@@ -25,7 +25,7 @@ function finished(name: string, { errors = [], events = 0 }: { errors?: readonly
   const recorder = new Recorder();
   const startedAtMs = performance.now();
   for (let at = 0; at < events; at += 1) recorder.note('test', `step ${at}`);
-  const machine = { description: 'a machine', repro: 'qemu', recording: () => recorder.since(), files: () => ({}) };
+  const machine = { description: 'a machine', repro: 'qemu', recorder, recording: () => recorder.since(), files: () => ({}) };
   return { file: '/p/a.suite.ts', name, attempt: 1, errors, startedAtMs, evidence: { ...noEvidence(), machines: [machine] } };
 }
 

@@ -80,6 +80,13 @@ test('fresh: \'test\' with devices from the start boots for every test, and says
   expect(run.text).toContain('every test boots a machine of its own, for there can be no snapshot: of the devices that it boots with (edu), whose state may not be saved');
 }, 180_000);
 
+test('a warm that fails is the one error of every test, and no machine is had for another try', async () => {
+  const { record, text } = await runJest('warm-fails');
+  expect(record.tests.map(({ outcome, errors }) => [outcome, errors])).toEqual(Array.from({ length: 3 }, () => ['errored', [{ name: 'Error', summary: 'no such file' }]]));
+  expect(text.match(/^warm \d+\.$/gm)).toEqual(['warm 1.']);
+  expect(text).not.toContain('there can be no snapshot');
+}, 180_000);
+
 test('a machine that is used before it is booted is a UsageError that says where to use it', async () => {
   const { record, text } = await runJest('too-early');
   expect(record.counts).toMatchObject({ passed: 0, errored: 1 });

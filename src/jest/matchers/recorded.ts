@@ -2,17 +2,17 @@
 // of the machine that it was asked of.
 import type { MatcherContext } from 'expect';
 import { PciFunction } from '../../machine/pci-function.ts';
-import type { Machine } from '../../machine/machine.ts';
-import { firstLine } from '../../recorder.ts';
+import { BareFunction } from '../../machine/bare-function.ts';
+import { firstLine, type Recorder } from '../../recorder.ts';
 import { currentTest } from '../current-test.ts';
-import { machineOf, machinesOf } from '../scene.ts';
+import { machineOf } from '../scene.ts';
 import type { MatcherResult } from './format.ts';
 
 type Matcher<A extends unknown[]> = (this: MatcherContext, received: unknown, ...claim: A) => MatcherResult | Promise<MatcherResult>;
 
 export function recorded<A extends unknown[], M extends Matcher<A>>(name: string, matcher: M & Matcher<A>): M {
   return function (this: MatcherContext, received: unknown, ...claim: A) {
-    const end = sceneOf(received)?.innards.trouble.recorder.begin('test', `expect ${this.isNot === true ? 'not ' : ''}${name}${textOf(claim)}`);
+    const end = recorderOf(received)?.begin('test', `expect ${this.isNot === true ? 'not ' : ''}${name}${textOf(claim)}`);
     const told = (result: MatcherResult): MatcherResult => {
       const holds = result.pass !== (this.isNot === true);
       end?.(holds ? undefined : result.message());
@@ -32,11 +32,10 @@ export function recorded<A extends unknown[], M extends Matcher<A>>(name: string
   } as M;
 }
 
-/** The machine of what was given; of an unplug's report, the test's. */
-function sceneOf(received: unknown): Machine | undefined {
-  if (received instanceof PciFunction) return received.machine;
-  const record = currentTest();
-  return machineOf(received) ?? (record === undefined ? undefined : machinesOf(record).at(-1));
+/** That of the machine of what was given; of an unplug's report, the test's. */
+function recorderOf(received: unknown): Recorder | undefined {
+  const machine = received instanceof PciFunction || received instanceof BareFunction ? received.machine : machineOf(received);
+  return machine?.innards.trouble.recorder ?? currentTest()?.evidence.machines.at(-1)?.recorder;
 }
 
 function textOf(claim: readonly unknown[]): string {
