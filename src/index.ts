@@ -16,6 +16,7 @@ export type { MsiMessages, MsixMessages } from './qtest/messages.ts';
 export type { DriverBuffer, DriverQueue, VirtioDriver } from './qtest/virtio-driver.ts';
 export type { IrqEvent, QtestClient } from './qtest/client.ts';
 export { PciFunction, type GuestResource } from './machine/pci-function.ts';
+export { GdbStub, type ModuleSections } from './machine/gdb-stub.ts';
 export type { PlugOptions } from './machine/plug.ts';
 export type { BusPlace } from './machine/ports.ts';
 export type { Leftover, UnplugOptions, UnplugReport } from './machine/unplug.ts';

@@ -1,10 +1,12 @@
 // The loop at a desk: a snapshot of a booted guest, and for every round a module built and loaded into a copy of it that
 // nothing has touched, with its devices plugged. The next copy is made ready while the author writes.
 import { BootError, GuestCommandError, ProtocolError, RootportError } from '../errors.ts';
-import { boot } from '../machine/boot.ts';
+import { GdbStub } from '../machine/gdb-stub.ts';
+import { provenSnapshot } from '../machine/kept-snapshots.ts';
 import type { Machine } from '../machine/machine.ts';
 import type { BootOptions } from '../machine/options.ts';
-import { Snapshot } from '../machine/snapshot.ts';
+import type { PciFunction } from '../machine/pci-function.ts';
+import type { Snapshot } from '../machine/snapshot.ts';
 import type { Device } from '../qemu/attachment.ts';
 
 export interface DevOptions {
@@ -15,6 +17,19 @@ export interface DevOptions {
   /** A command of the guest's, once the module is loaded. */
   readonly run?: string | undefined;
   readonly boot: BootOptions;
+  /** Undefined: no debugger. */
+  readonly gdb?: DevGdb | undefined;
+}
+
+/**
+ * A round with gdb has no end of its own: once the module is loaded it waits for gdb, and for its first `continue`. The
+ * devices are plugged then, and the command is run, so that what stops in the driver's probe() is seen.
+ */
+export interface DevGdb {
+  /** Told the line that starts gdb. */
+  line(command: string): void;
+  /** Told what the guest's kernel and the command say, as they say it. */
+  said(text: string): void;
 }
 
 export interface Round {
@@ -36,21 +51,26 @@ export interface Rounds {
 
 const MARK = 'rootport: the module is loaded from here on';
 
+/** What gdb has stopped answers when its author lets it. */
+const DEBUGGED_TIMEOUT_MS = 24 * 3600_000;
+
 export class DevLoop implements Rounds {
   readonly #options: DevOptions;
   readonly #snapshot: Snapshot;
   /** A guest that waits for the module. */
   #next: Promise<Machine>;
+  #closed = false;
 
-  private constructor(options: DevOptions, snapshot: Snapshot) {
+  private constructor(options: DevOptions, snapshot: Snapshot, first: Machine) {
     this.#options = options;
     this.#snapshot = snapshot;
-    this.#next = this.#prepare();
+    this.#next = this.#prepare(Promise.resolve(first));
   }
 
-  /** Boot once, and keep it. */
+  /** Of the boot that the cache keeps; the first time it is booted. */
   static async open(options: DevOptions): Promise<DevLoop> {
-    return new DevLoop(options, await Snapshot.take(await boot(options.boot)));
+    const { snapshot, machine } = await provenSnapshot(options.boot);
+    return new DevLoop(options, snapshot, machine);
   }
 
   /** Build, load, run. */
@@ -61,26 +81,29 @@ export class DevLoop implements Rounds {
     try {
       const module = await machine.buildModule(this.#options.directory);
       if (cancelled.aborted) return undefined;
-      return await this.#loaded(machine, () => machine.guest.loadModule(module), module.warnings);
+      const round = await this.#loaded(machine, () => machine.guest.loadModule(module), module.warnings);
+      return this.#options.gdb === undefined || !round.passed ? round : await this.#debugged(machine, this.#options.gdb, round.text);
     } catch (error) {
-      if (cancelled.aborted) return undefined;
+      if (cancelled.aborted || this.#closed) return undefined;
       if (!(error instanceof RootportError) || error.name === 'EnvironmentError') throw error;
       return { passed: false, text: `${error.message}\n` };
     } finally {
       cancelled.removeEventListener('abort', cancel);
       await machine.close();
-      this.#next = this.#prepare();
+      if (!this.#closed) this.#next = this.#prepare(this.#snapshot.restore());
     }
   }
 
-  /** The devices are there, and the guest has enumerated them; in-tree drivers are not waited for. */
-  async #prepare(): Promise<Machine> {
-    const machine = await this.#snapshot.restore();
+  #prepare(restored: Promise<Machine>): Promise<Machine> {
+    const ready = this.#prepared(restored);
+    ready.catch(() => undefined); // the round that wants it hears
+    return ready;
+  }
+
+  async #prepared(restored: Promise<Machine>): Promise<Machine> {
+    const machine = await restored;
     try {
-      for (const device of this.#options.devices()) {
-        const fn = await machine.plug(device, { waitForGuest: false });
-        await machine.guest.until(`[ -e ${fn.sysfs}/driver_override ]`, `the guest to find ${device.kind}`, machine.guest.defaultTimeoutMs);
-      }
+      if (this.#options.gdb === undefined) await this.#plug(machine);
       await machine.guest.run(`echo '${MARK}' >/dev/kmsg`);
       return machine;
     } catch (error) {
@@ -89,8 +112,41 @@ export class DevLoop implements Rounds {
     }
   }
 
+  /** The devices are there, and the guest has enumerated them; in-tree drivers are not waited for. */
+  async #plug(machine: Machine): Promise<void> {
+    for (const device of this.#options.devices()) {
+      const fn = await machine.plug(device, { waitForGuest: false });
+      await machine.guest.until(`[ -e ${fn.sysfs}/driver_override ]`, `the guest to find ${device.kind}`, machine.guest.defaultTimeoutMs);
+    }
+  }
+
+  /** To the end of the machine: a save is one. */
+  async #debugged(machine: Machine, { line, said }: DevGdb, log: string): Promise<never> {
+    const { guest, signal } = machine;
+    const stub = await GdbStub.open(machine);
+    const command = await stub.command();
+    said(log);
+    machine.console.onLine(({ text }) => said(`${text}\n`));
+    const continued = stub.continued();
+    line(command);
+    await continued;
+    const plugged: PciFunction[] = [];
+    for (const device of this.#options.devices()) plugged.push(await machine.plug(device, { waitForGuest: false }));
+    if (this.#options.run !== undefined) {
+      // A bind of a bound device waits until its probe() has returned, and is refused then.
+      const bound = plugged.map(({ sysfs, bdf }) => `until [ -e ${sysfs}/driver ]; do usleep 3000; done; echo ${bdf} 2>/dev/null >$(readlink -f ${sysfs}/driver)/bind\n`);
+      const { channel } = await guest.ssh.start(`${bound.join('')}${this.#options.run}`, { timeoutMs: DEBUGGED_TIMEOUT_MS });
+      for (const stream of [channel, channel.stderr]) stream.on('data', (chunk: Buffer) => said(chunk.toString()));
+    }
+    return new Promise((_, reject) => {
+      const over = (): void => reject(signal.reason as Error);
+      signal.addEventListener('abort', over, { once: true });
+      if (signal.aborted) over();
+    });
+  }
+
   async #loaded(machine: Machine, load: () => Promise<void>, warnings: string): Promise<Round> {
-    const { run } = this.#options;
+    const run = this.#options.gdb === undefined ? this.#options.run : undefined;
     const said = [warnings];
     let passed = true;
     try {
@@ -111,6 +167,7 @@ export class DevLoop implements Rounds {
   }
 
   async close(): Promise<void> {
+    this.#closed = true;
     await this.#next.then((machine) => machine.close(), () => undefined);
     await this.#snapshot.close();
   }

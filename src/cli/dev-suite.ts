@@ -54,13 +54,13 @@ export class DevSuite implements Rounds {
       if (cancelled.aborted) return undefined;
       mayTell();
       const { exitCode, outcomes } = await running;
-      if (cancelled.aborted) return undefined;
+      if (cancelled.aborted || this.#closed) return undefined;
       if (outcomes === undefined) return { passed: false, text: `Jest exited with ${exitCode} before it had results\n` };
       const passed = exitCode === 0 && outcomes.size > 0 && worst(outcomes.values()) === 'passed';
       return { passed, text: [...(warnings === '' ? [] : [`${warnings}\n`]), await this.#log()].join('') };
     } catch (error) {
       if (!(error instanceof RootportError) || error.name === 'EnvironmentError') throw error;
-      return cancelled.aborted ? undefined : { passed: false, text: `${error.message}\n` };
+      return cancelled.aborted || this.#closed ? undefined : { passed: false, text: `${error.message}\n` };
     } finally {
       cancelled.removeEventListener('abort', cancel);
       await jest.end();

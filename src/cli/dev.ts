@@ -24,6 +24,7 @@ interface DevCommandOptions extends MachineOptions {
   readonly machine?: string;
   readonly run?: string;
   readonly once?: true;
+  readonly gdb?: true;
   readonly testNamePattern?: string;
 }
 
@@ -32,6 +33,7 @@ export function addDev(program: Command): void {
     .option('--machine <machine>', 'q35, q35-native-hotplug, q35-iommu or pc (default: q35); not with a suite')
     .option('--run <command>', 'in the guest, once the module is loaded; not with a suite')
     .option('-t, --test-name-pattern <pattern>', 'only the suite\'s tests whose name matches')
+    .option('--gdb', 'let gdb debug each round\'s guest, and say how it is started; not with a suite, nor --once')
     .option('--once', 'one round, and its exit code')
     .description('rebuild a module at every save, and load it into a fresh guest, or run its suite')
     .argument('<module>', 'its directory, with a Kbuild or a Makefile')
@@ -43,8 +45,12 @@ export function addDev(program: Command): void {
       'each test that passed what its guest\'s kernel said; the report is in rootport-report/, as after rootport run. A save of',
       'the module\'s sources or of what lies beside the suite starts a round; one during a round ends that, and starts anew.',
       'The module is built for the kernel of --kernel: name the one that the suite takes, if it takes another.',
+      'With --gdb: every round loads the module, prints the line that starts gdb with the module\'s symbols where that guest has',
+      'them, and waits. At gdb\'s first continue the devices are plugged and --run is run: a breakpoint in probe() stops there.',
+      'The guest lives until the next save.',
       'Ctrl-C ends it.', EXIT_CODES_HELP,
-      '', 'Examples:', '  rootport dev my-driver/my-driver my-driver/my-driver.suite.ts', '  rootport dev my-driver/my-driver edu --run \'cat /proc/interrupts\'', '',
+      '', 'Examples:', '  rootport dev my-driver/my-driver my-driver/my-driver.suite.ts', '  rootport dev my-driver/my-driver edu --run \'cat /proc/interrupts\'',
+      '  rootport dev my-driver/my-driver edu --gdb', '',
     ].join('\n'))
     .action(async (module: string, words: string[], options: DevCommandOptions) => { process.exitCode = await dev(module, words, options); });
 }
@@ -79,7 +85,7 @@ async function dev(module: string, words: readonly string[], options: DevCommand
 }
 
 /** A word that names a device is one; a file of that name is written ./name. */
-function sorted(words: readonly string[], { run, machine, testNamePattern }: DevCommandOptions): { suites: string[]; devices: string[] } {
+function sorted(words: readonly string[], { run, machine, gdb, once, testNamePattern }: DevCommandOptions): { suites: string[]; devices: string[] } {
   const isDevice = (word: string): boolean => Object.hasOwn(DEVICES, word.split(':')[0] ?? '');
   const suites = words.filter((word) => !isDevice(word) && (existsSync(word) || /\.[cm]?[jt]s$|\//.test(word)));
   const devices = words.filter((word) => !suites.includes(word));
@@ -87,7 +93,9 @@ function sorted(words: readonly string[], { run, machine, testNamePattern }: Dev
   const missing = suites.find((word) => !existsSync(word));
   if (missing !== undefined) throw new UsageError(`there is no suite ${missing}`);
   if (suites.length > 0 && devices.length > 0) throw new UsageError('a suite plugs its own devices', { hint: `leave out ${devices.join(' ')}` });
-  if (suites.length > 0 && (run ?? machine) !== undefined) throw new UsageError(`--${run === undefined ? 'machine' : 'run'} is not for a suite, which says that itself`);
+  const strange = Object.entries({ run, machine, gdb }).find(([, value]) => value !== undefined);
+  if (suites.length > 0 && strange !== undefined) throw new UsageError(`--${strange[0]} is not for a suite`, { hint: 'leave out the suite; rootport shell has --gdb too' });
+  if (gdb && once) throw new UsageError('--gdb and --once: a round with gdb has no end of its own');
   if (suites.length === 0 && testNamePattern !== undefined) throw new UsageError('-t chooses tests of a suite, and none is given');
   return { suites, devices };
 }
@@ -103,6 +111,10 @@ interface Loop {
 async function loadRounds(directory: string, names: readonly string[], options: DevCommandOptions): Promise<Loop> {
   const rounds = await DevLoop.open({
     directory, devices: () => names.map(deviceByName), run: options.run,
+    gdb: options.gdb && {
+      line: (command) => { process.stdout.write(`${command}\n`); },
+      said: (text) => { process.stdout.write(text); },
+    },
     boot: { ...bootOptions(options), machine: { preset: options.machine ?? 'q35', ports: Math.max(PORTS_LEAST, names.length) }, progress: terminalProgress() },
   });
   return { rounds, folders: [], verb: 'loaded' };

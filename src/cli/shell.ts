@@ -2,6 +2,7 @@
 import type { Command } from 'commander';
 import { MachineExitError } from '../errors.ts';
 import { boot } from '../machine/boot.ts';
+import { GdbStub } from '../machine/gdb-stub.ts';
 import type { Machine } from '../machine/machine.ts';
 import { terminalProgress } from '../packages/index.ts';
 import type { Device } from '../qemu/attachment.ts';
@@ -11,6 +12,7 @@ import { onInterrupt } from './interrupts.ts';
 import { addMachineOptions, bootOptions, type MachineOptions } from './machine-options.ts';
 import { checkChoices } from './preparation.ts';
 import { remoteShell } from './remote-shell.ts';
+import { checkShares, mountShares, parseShare, shareOptions, type Share } from './share.ts';
 import { wholeNumber } from './whole-number.ts';
 
 const PORTS_LEAST = 4;
@@ -18,12 +20,18 @@ const PORTS_LEAST = 4;
 interface ShellOptions extends MachineOptions {
   readonly machine: string;
   readonly cpus: number;
+  readonly share?: readonly Share[];
+  readonly module?: readonly string[];
+  readonly gdb?: true;
 }
 
 export function addShell(program: Command): void {
   addMachineOptions(program.command('shell'))
     .option('--machine <machine>', 'q35, q35-native-hotplug, q35-iommu or pc', 'q35')
     .option('--cpus <n>', 'CPUs of the guest', wholeNumber, 1)
+    .option('--share <directory[:path]>', 'a directory of this host, read and written from both sides, as /mnt/<its name> or path of the guest; may be given again', collectShare)
+    .option('--module <directory>', 'a module to build and load before the devices are plugged; may be given again', (path: string, before: readonly string[] = []) => [...before, path])
+    .option('--gdb', 'let gdb debug the guest, and say how it is started')
     .description('boot a guest, plug devices into it, and open a shell there')
     .argument('[devices...]', `${Object.keys(DEVICES).join(', ')}; options as name:option=value,option=value`)
     .addHelpText('after', [
@@ -32,7 +40,12 @@ export function addShell(program: Command): void {
         `  ${name.padEnd(11)} ${summary}${Object.keys(options).length === 0 ? '' : `\n${' '.repeat(14)}options: ${Object.keys(options).join(', ')}`}`),
       '', 'On a terminal the shell is interactive; else it runs the commands on standard input. Its exit code is',
       'rootport\'s; the machine and its disks in memory end with it.', EXIT_CODES_HELP,
-      '', 'Examples:', '  rootport shell edu virtio-blk:queues=4,capacity=64M', '  echo "lspci -nn" | rootport shell edu', '',
+      '', 'A shared directory is the host\'s own (9p): no copy, no cache; modes and owners are the host\'s, and the guest\'s root may',
+      'there what you may. It leads nowhere else. A symbolic link is followed by who reads it, in a tree of its own.',
+      '', 'With --gdb the line that starts gdb is printed, with the symbols of each --module where the guest has it, and printed anew',
+      'whenever one of them is loaded (it lies in /tmp/modules of the guest). gdb stops the guest when it comes.',
+      '', 'Examples:', '  rootport shell edu virtio-blk:queues=4,capacity=64M', '  echo "lspci -nn" | rootport shell edu', '  rootport shell --share . --share ~/firmware:/lib/firmware edu',
+      '  rootport shell --gdb --module my-driver/my-driver edu', '',
     ].join('\n'))
     .action(async (names: string[], options: ShellOptions) => {
       const devices = names.map((name) => ({ name, device: deviceByName(name) }));
@@ -40,17 +53,27 @@ export function addShell(program: Command): void {
     });
 }
 
+function collectShare(text: string, before: readonly Share[] = []): Share[] {
+  const shares = [...before, parseShare(text)];
+  checkShares(shares);
+  return shares;
+}
+
 async function shell(devices: readonly { name: string; device: Device }[], options: ShellOptions): Promise<number> {
-  const say = (line: string): void => { process.stderr.write(`${line}\n`); };
+  const say = (line: string): void => { process.stderr.write(process.stdin.isRaw ? `\r${line}\r\n` : `${line}\n`); };
   const progress = terminalProgress();
-  const boots = bootOptions(options);
+  const boots = bootOptions(options), { share: shares = [] } = options;
   await checkChoices(boots);
   const machine = await boot({
-    ...boots, machine: { preset: options.machine, cpus: options.cpus, ports: Math.max(PORTS_LEAST, devices.length) }, progress,
+    ...boots, ...shareOptions(shares), machine: { preset: options.machine, cpus: options.cpus, ports: Math.max(PORTS_LEAST, devices.length) }, progress,
   });
   const forget = onInterrupt(() => machine.close());
   try {
     say(`machine: ${machine.description}`);
+    await mountShares(machine.guest, shares);
+    for (const { directory, mountPoint } of shares) say(`${mountPoint}  is ${directory}`);
+    for (const directory of options.module ?? []) await load(machine, directory, say);
+    if (options.gdb) await announceGdb(machine, say);
     for (const { name, device } of devices) {
       const fn = await machine.plug(device);
       say(`${fn.bdf}  ${name} in ${fn.port}${await driverNote(fn.driver())}`);
@@ -60,6 +83,18 @@ async function shell(devices: readonly { name: string; device: Device }[], optio
     await machine.close();
     forget();
   }
+}
+
+async function load(machine: Machine, directory: string, say: (line: string) => void): Promise<void> {
+  const module = await machine.buildModule(directory);
+  if (module.warnings !== '') say(module.warnings);
+  await machine.guest.loadModule(module);
+}
+
+async function announceGdb(machine: Machine, say: (line: string) => void): Promise<void> {
+  const stub = await GdbStub.open(machine);
+  say(await stub.command());
+  await stub.onLoad(say);
 }
 
 async function driverNote(driver: Promise<string | undefined>): Promise<string> {

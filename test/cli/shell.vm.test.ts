@@ -1,9 +1,11 @@
 // `rootport shell` with real guests: commands on standard input, a terminal, and its ends. Runs dist/.
+import { mkdir, readdir, readFile, rm, stat, symlink, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { afterEach, describe, expect, test } from '@jest/globals';
 import { execa, type ResultPromise } from 'execa';
 import { within } from '../../src/wait.ts';
 import { allGone, commandOf, descendants } from './descendants.ts';
-import { exitOf, MAIN, PACKAGE, rootport, start } from './rootport.ts';
+import { exitOf, MAIN, PACKAGE, rootport, start, temporary } from './rootport.ts';
 
 const started: ResultPromise[] = [];
 afterEach(() => { for (const child of started.splice(0)) child.kill('SIGKILL'); });
@@ -36,8 +38,35 @@ describe('with commands on standard input', () => {
     ]);
   });
 
-  test('a shell that a signal ended exits as shells say it', async () => {
-    expect(await rootport(['shell'], { input: 'kill -9 $$\n' })).toMatchObject({ exitCode: 137 });
+  test('a directory is shared both ways, and leads nowhere else; a shell that a signal ended exits as shells say it', async () => {
+    const outside = temporary('outside'), directory = temporary('shared, here');
+    try {
+      await writeFile(join(outside, 'secret'), 'of the host\n');
+      await mkdir(join(directory, 'a folder'));
+      await writeFile(join(directory, 'a folder/from the host'), 'hello\n');
+      await writeFile(join(directory, 'program'), '#!/bin/sh\necho "ran in $(cat /proc/sys/kernel/hostname)"\n', { mode: 0o755 });
+      await symlink(join(outside, 'secret'), join(directory, 'link'));
+      await symlink(outside, join(directory, 'way out'));
+      const { exitCode, stdout, stderr } = await rootport(['shell', '--share', `${directory}:/mnt/shared here`], {
+        input: [
+          'cd "/mnt/shared here"', 'cat "a folder/from the host"', './program',
+          'cat link "way out/secret"; ls ..; echo guest >"way out/secret"; echo guest >link',
+          'echo "written by the guest" >"from the guest"; cp program "a folder/copied program"; chmod 600 program; rm "a folder/from the host"',
+          'kill -9 $$\n',
+        ].join('\n'),
+      });
+      expect(stderr).toContain(`/mnt/shared here  is ${directory}\n`);
+      expect(stdout).toBe('hello\nran in rootport\nshared here');
+      expect(stderr.match(/^cat: can't open .*: No such file or directory$/gm)).toHaveLength(2);
+      expect(await readFile(join(outside, 'secret'), 'utf8')).toBe('of the host\n');
+      expect(await readFile(join(directory, 'from the guest'), 'utf8')).toBe('written by the guest\n');
+      expect(await readdir(join(directory, 'a folder'))).toEqual(['copied program']);
+      expect((await execa(join(directory, 'a folder/copied program'))).stdout).toMatch(/^ran in /);
+      expect((await stat(join(directory, 'program'))).mode & 0o777).toBe(0o600);
+      expect(exitCode).toBe(137);
+    } finally {
+      for (const one of [outside, directory]) await rm(one, { recursive: true });
+    }
   });
 
   test('a guest that powers itself off ends it well', async () => {
