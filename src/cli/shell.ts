@@ -2,7 +2,6 @@
 import type { Command } from 'commander';
 import { MachineExitError } from '../errors.ts';
 import { boot } from '../machine/boot.ts';
-import type { Machine } from '../machine/machine.ts';
 import { terminalProgress } from '../packages/index.ts';
 import type { Device } from '../qemu/attachment.ts';
 import { deviceByName, DEVICES } from './device-catalogue.ts';
@@ -10,7 +9,8 @@ import { EXIT, EXIT_CODES_HELP } from './exit-codes.ts';
 import { onInterrupt } from './interrupts.ts';
 import { addMachineOptions, bootOptions, type MachineOptions } from './machine-options.ts';
 import { checkChoices } from './preparation.ts';
-import { remoteShell } from './remote-shell.ts';
+import { remoteShell, type ShellMachine } from './remote-shell.ts';
+import { fromOptions, shellFrom } from './shell-from.ts';
 import { wholeNumber } from './whole-number.ts';
 
 const PORTS_LEAST = 4;
@@ -18,12 +18,18 @@ const PORTS_LEAST = 4;
 interface ShellOptions extends MachineOptions {
   readonly machine: string;
   readonly cpus: number;
+  readonly from?: string;
+  readonly core?: string;
+  readonly monitor?: boolean;
 }
 
 export function addShell(program: Command): void {
   addMachineOptions(program.command('shell'))
     .option('--machine <machine>', 'q35, q35-native-hotplug, q35-iommu or pc', 'q35')
     .option('--cpus <n>', 'CPUs of the guest', wholeNumber, 1)
+    .option('--from <folder>', 'the guest of a failed test, as it was then: a folder of rootport-report/failures')
+    .option('--core <file>', 'with --from: write a core of that guest, for crash, drgn or gdb, and end')
+    .option('--monitor', 'with --from: QEMU\'s monitor, the guest standing still')
     .description('boot a guest, plug devices into it, and open a shell there')
     .argument('[devices...]', `${Object.keys(DEVICES).join(', ')}; options as name:option=value,option=value`)
     .addHelpText('after', [
@@ -34,7 +40,11 @@ export function addShell(program: Command): void {
       'rootport\'s; the machine and its disks in memory end with it.', EXIT_CODES_HELP,
       '', 'Examples:', '  rootport shell edu virtio-blk:queues=4,capacity=64M', '  echo "lspci -nn" | rootport shell edu', '',
     ].join('\n'))
-    .action(async (names: string[], options: ShellOptions) => {
+    .action(async (names: string[], options: ShellOptions, command: Command) => {
+      if (options.from !== undefined || options.core !== undefined || options.monitor === true) {
+        process.exitCode = await shellFrom(fromOptions(names, options, command), session);
+        return;
+      }
       const devices = names.map((name) => ({ name, device: deviceByName(name) }));
       process.exitCode = await shell(devices, options);
     });
@@ -68,7 +78,7 @@ async function driverNote(driver: Promise<string | undefined>): Promise<string> 
 }
 
 /** A guest that powered itself off ended the session, and well. */
-async function session(machine: Machine, say: (line: string) => void): Promise<number> {
+async function session(machine: ShellMachine, say: (line: string) => void): Promise<number> {
   if (process.stdin.isTTY) say('exit or Ctrl-D ends the machine');
   try {
     return await remoteShell(machine);

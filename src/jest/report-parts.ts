@@ -1,12 +1,13 @@
 // One attempt of one test, from the worker that ran it to the reporter: a line of JSON in a file of the worker's own, so
 // that nothing is lost with a worker, and none waits for another. Bounded: events of a passed attempt the least.
-import { appendFileSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { appendFileSync, existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { basename, join, relative } from 'node:path';
 import type { Recording } from '../recorder.ts';
 import { failureOf, outcomeOf, withoutColours } from '../report/results.ts';
 import type { Attempt, ReportedEvent } from '../report/run-report.ts';
-import type { Evidence } from './evidence.ts';
-import { chosenKeep, FAILURES, partsDirectory } from './report-directory.ts';
+import type { Evidence, KeptState } from './evidence.ts';
+import { shellWord } from '../shell-word.ts';
+import { chosenKeep, FAILURES, partsDirectory, statesDirectory } from './report-directory.ts';
 
 export interface Part {
   /** Absolute. */
@@ -50,7 +51,9 @@ export function writePart(directory: string, finished: FinishedAttempt): void {
     events, eventsDropped: dropped, witnesses: evidence.witnesses, tables: evidence.tables,
   };
   const folder = wantsFolder(passed) ? writeFolder(directory, finished, result) : undefined;
-  const part: Part = { file, name, attempt, result: folder === undefined ? result : { ...result, folder: relative(directory, folder) } };
+  // What moved into the folder is no longer there.
+  for (const { state } of evidence.machines) if (state !== undefined && 'directory' in state) rmSync(state.directory, { recursive: true, force: true });
+  const part: Part = { file, name, attempt, result: folder === undefined ? result : inFolder(result, evidence, relative(directory, folder)) };
   mkdirSync(partsDirectory(directory), { recursive: true });
   appendFileSync(join(partsDirectory(directory), `${process.pid}.jsonl`), `${JSON.stringify(part)}\n`);
 }
@@ -60,7 +63,7 @@ export function takeParts(directory: string): Part[] {
   const parts = partsDirectory(directory);
   if (!existsSync(parts)) return []; // another run of the same project took them
   const texts = readdirSync(parts).sort().map((name) => readFileSync(join(parts, name), 'utf8'));
-  rmSync(parts, { recursive: true, force: true });
+  for (const one of [parts, statesDirectory(directory)]) rmSync(one, { recursive: true, force: true });
   return texts.flatMap((text) => text.split('\n').filter((line) => line !== '').flatMap((line): Part[] => {
     try {
       return [JSON.parse(line) as Part];
@@ -104,6 +107,16 @@ function wantsFolder(passed: boolean): boolean {
   return (keep === 'always' || (keep === 'failures' && !passed)) && folders < FOLDERS_MAX;
 }
 
+function inFolder(result: Attempt, { machines }: Evidence, folder: string): Attempt {
+  const kept = (index: number): boolean => 'directory' in (machines[index]?.state ?? {});
+  return { ...result, folder, machines: result.machines.map((one, index) => (kept(index) ? { ...one, state: join(folder, ownFolder(index)) } : one)) };
+}
+
+/** Of a machine, in the attempt's. */
+function ownFolder(index: number): string {
+  return index === 0 ? '.' : `machine-${index + 1}`;
+}
+
 /** One folder an attempt: what it failed with, and for each machine what it said. */
 function writeFolder(directory: string, { file, name, attempt, evidence }: FinishedAttempt, result: Attempt): string {
   folders += 1;
@@ -116,15 +129,25 @@ function writeFolder(directory: string, { file, name, attempt, evidence }: Finis
     write(folder, `${heading.replace(/[^A-Za-z0-9]+/g, '-').toLowerCase()}.tsv`, [columns, ...rows].map((row) => row.join('\t')).join('\n'));
   }
   for (const [index, machine] of evidence.machines.entries()) {
-    const own = index === 0 ? folder : join(folder, `machine-${index + 1}`);
+    const own = join(folder, ownFolder(index));
     mkdirSync(own, { recursive: true });
     for (const [fileName, text] of Object.entries(machine.files())) write(own, fileName, text);
     const traced = result.events.filter((event) => (event.machine ?? 0) === index);
     write(own, 'qmp.log', logOf(traced, ['qmp']));
     write(own, 'trace.log', logOf(traced, ['test', 'vhost-user', 'device', 'ring', 'interrupt', 'guest']));
     if (machine.pciTree !== undefined) write(own, 'pci-tree.txt', machine.pciTree);
+    if (machine.state !== undefined) moveState(machine.state, own);
   }
   return folder;
+}
+
+/** The machine's state, and what there is to say of it. */
+function moveState(state: KeptState, folder: string): void {
+  if ('why' in state) return write(folder, 'state.txt', `The machine's state was not kept: ${state.why}`);
+  renameSync(state.directory, join(folder, 'state'));
+  write(folder, 'state.txt', [
+    `The guest as it was, alive again (${Math.ceil(state.bytes / 2 ** 20)} MiB are kept in state/):`, '', `  rootport shell --from ${shellWord(folder)}`, '', ...state.lacks,
+  ].join('\n'));
 }
 
 /** Its end, when it is too long. */
