@@ -7,8 +7,11 @@ import type { Machine } from '../machine/machine.ts';
 
 const OPEN_TIMEOUT_MS = 30_000;
 
+/** What a shell is of. */
+export type ShellMachine = Pick<Machine, 'connect' | 'signal'>;
+
 /** @throws the machine's reason when it is lost under the shell */
-export async function remoteShell(machine: Machine): Promise<number> {
+export async function remoteShell(machine: ShellMachine): Promise<number> {
   const ssh = await machine.connect();
   try {
     const { stdin, stdout } = process;
@@ -18,7 +21,7 @@ export async function remoteShell(machine: Machine): Promise<number> {
   }
 }
 
-async function interactive(ssh: SshConnection, machine: Machine): Promise<number> {
+async function interactive(ssh: SshConnection, machine: ShellMachine): Promise<number> {
   const { stdin, stdout } = process;
   const channel = await ssh.shell({ rows: stdout.rows, cols: stdout.columns });
   const resize = (): void => channel.setWindow(stdout.rows, stdout.columns, 0, 0);
@@ -33,7 +36,7 @@ async function interactive(ssh: SshConnection, machine: Machine): Promise<number
 }
 
 /** A login shell: /etc/profile sets the PATH. */
-async function batch(ssh: SshConnection, machine: Machine): Promise<number> {
+async function batch(ssh: SshConnection, machine: ShellMachine): Promise<number> {
   const { channel, heard } = await ssh.open('exec sh -l', OPEN_TIMEOUT_MS, exitOf);
   return joined(channel, heard, ssh, machine);
 }
@@ -47,7 +50,7 @@ function exitOf(channel: ClientChannel): Exit {
   return exit;
 }
 
-function joined(channel: ClientChannel, exit: Exit, ssh: SshConnection, machine: Machine): Promise<number> {
+function joined(channel: ClientChannel, exit: Exit, ssh: SshConnection, machine: ShellMachine): Promise<number> {
   const { stdin, stdout, stderr } = process;
   stdin.pipe(channel);
   channel.pipe(stdout, { end: false });

@@ -2,7 +2,7 @@
 // what the cache lacks is fetched then, visibly, before any test's clock runs.
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { ProtocolError, UsageError } from '../errors.ts';
-import { reportEnv, RETRIES_MAX } from '../jest/report-directory.ts';
+import { reportEnv, RETRIES_MAX, STATES_MAX, STATES_VARIABLE } from '../jest/report-directory.ts';
 import { cacheRoot } from '../packages/index.ts';
 import type { Shard } from '../report/shard.ts';
 import { EXIT, EXIT_CODES_HELP } from './exit-codes.ts';
@@ -22,6 +22,7 @@ interface RunOptions extends MachineOptions {
   readonly workers?: string;
   readonly retries?: number;
   readonly keep?: string;
+  readonly keepStates?: number;
   readonly shard?: Shard;
 }
 
@@ -34,6 +35,7 @@ export function addRun(program: Command): void {
     .option('--workers <n>', 'test files at a time, a number or a percentage of the CPUs', workers)
     .option('--retries <n>', 'try a test that failed again; one that then passes is flaky, which fails no run (default: 0)', wholeNumberOf(0, RETRIES_MAX))
     .addOption(new Option('--keep <when>', 'which attempts get a folder in the report').choices(['failures', 'always', 'never']))
+    .option('--keep-states <n>', 'of how many failures the guest is kept, for `rootport shell --from`: some 100 MiB each (default: 1)', wholeNumberOf(0, STATES_MAX))
     .option('--shard <i/n>', 'only the i-th of n parts of the suites, the same part wherever it is run; `rootport report merge` joins their reports', shardOption)
     .addHelpText('after', [
       '', 'In a project whose Jest configuration has preset \'rootport\', its suites are run; else this package\'s own.',
@@ -76,7 +78,7 @@ async function repeat(project: SuiteProject, files: readonly string[], options: 
   const forget = onInterrupt(sayTally);
   for (let index = 1; index <= options.repeat; index += 1) {
     const beganAt = performance.now();
-    const { exitCode, outcomes } = await runJest(project, jestArgs(files, options), { ...machineEnv(options), ...reportEnv(options, options.repeat > 1 ? index : undefined), ROOTPORT_MACHINE_SAID: '1' });
+    const { exitCode, outcomes } = await runJest(project, jestArgs(files, options), { ...machineEnv(options), ...reportEnv(boundedStates(options, runs), options.repeat > 1 ? index : undefined), ROOTPORT_MACHINE_SAID: '1' });
     if (outcomes === undefined) throw new ProtocolError(`Jest exited with ${exitCode} before it had results`);
     if (outcomes.size === 0 && options.shard !== undefined && options.testNamePattern === undefined) {
       say(`shard ${options.shard} of ${files.length} suites has none`);
@@ -92,6 +94,12 @@ async function repeat(project: SuiteProject, files: readonly string[], options: 
   forget();
   sayTally();
   return exitCodeOfRuns(runs);
+}
+
+/** The runs of a --repeat fail alike: the first that does keeps guests, unless it was said how many each may. */
+function boundedStates(options: RunOptions, before: readonly RunResult[]): RunOptions {
+  const isSaid = options.keepStates !== undefined || Boolean(process.env[STATES_VARIABLE]);
+  return isSaid || !before.some((one) => worst(one.values()) !== 'passed') ? options : { ...options, keepStates: 0 };
 }
 
 function jestArgs(files: readonly string[], { testNamePattern, workers: atOnce, shard }: RunOptions): string[] {

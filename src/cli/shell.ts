@@ -11,8 +11,9 @@ import { EXIT, EXIT_CODES_HELP } from './exit-codes.ts';
 import { onInterrupt } from './interrupts.ts';
 import { addMachineOptions, bootOptions, type MachineOptions } from './machine-options.ts';
 import { checkChoices } from './preparation.ts';
-import { remoteShell } from './remote-shell.ts';
+import { remoteShell, type ShellMachine } from './remote-shell.ts';
 import { checkShares, mountShares, parseShare, shareOptions, type Share } from './share.ts';
+import { fromOptions, shellFrom } from './shell-from.ts';
 import { wholeNumber } from './whole-number.ts';
 
 const PORTS_LEAST = 4;
@@ -23,6 +24,9 @@ interface ShellOptions extends MachineOptions {
   readonly share?: readonly Share[];
   readonly module?: readonly string[];
   readonly gdb?: true;
+  readonly from?: string;
+  readonly core?: string;
+  readonly monitor?: boolean;
 }
 
 export function addShell(program: Command): void {
@@ -32,6 +36,9 @@ export function addShell(program: Command): void {
     .option('--share <directory[:path]>', 'a directory of this host, read and written from both sides, as /mnt/<its name> or path of the guest; may be given again', collectShare)
     .option('--module <directory>', 'a module to build and load before the devices are plugged; may be given again', (path: string, before: readonly string[] = []) => [...before, path])
     .option('--gdb', 'let gdb debug the guest, and say how it is started')
+    .option('--from <folder>', 'the guest of a failed test, as it was then: a folder of rootport-report/failures')
+    .option('--core <file>', 'with --from: write a core of that guest, for crash, drgn or gdb, and end')
+    .option('--monitor', 'with --from: QEMU\'s monitor, the guest standing still')
     .description('boot a guest, plug devices into it, and open a shell there')
     .argument('[devices...]', `${Object.keys(DEVICES).join(', ')}; options as name:option=value,option=value`)
     .addHelpText('after', [
@@ -47,7 +54,11 @@ export function addShell(program: Command): void {
       '', 'Examples:', '  rootport shell edu virtio-blk:queues=4,capacity=64M', '  echo "lspci -nn" | rootport shell edu', '  rootport shell --share . --share ~/firmware:/lib/firmware edu',
       '  rootport shell --gdb --module my-driver/my-driver edu', '',
     ].join('\n'))
-    .action(async (names: string[], options: ShellOptions) => {
+    .action(async (names: string[], options: ShellOptions, command: Command) => {
+      if (options.from !== undefined || options.core !== undefined || options.monitor === true) {
+        process.exitCode = await shellFrom(fromOptions(names, options, command), session);
+        return;
+      }
       const devices = names.map((name) => ({ name, device: deviceByName(name) }));
       process.exitCode = await shell(devices, options);
     });
@@ -103,7 +114,7 @@ async function driverNote(driver: Promise<string | undefined>): Promise<string> 
 }
 
 /** A guest that powered itself off ended the session, and well. */
-async function session(machine: Machine, say: (line: string) => void): Promise<number> {
+async function session(machine: ShellMachine, say: (line: string) => void): Promise<number> {
   if (process.stdin.isTTY) say('exit or Ctrl-D ends the machine');
   try {
     return await remoteShell(machine);

@@ -2,16 +2,9 @@
 // asks of it waits for ever, as it does when a back end hangs.
 import { basename, join } from 'node:path';
 import { ProtocolError } from '../errors.ts';
-import type { Attachment, BackEndOutline, ChardevSpec, Device } from '../qemu/attachment.ts';
+import type { Attachment, ChardevSpec, Device, FormerAttachment } from '../qemu/attachment.ts';
 import { VhostUserBackend } from '../vhost-user/index.ts';
 import { deviceOfOutline } from './back-end-outline.ts';
-
-/** An attachment as it was: what QEMU was given, and what was behind it. */
-export interface FormerAttachment extends Pick<Attachment, 'driver' | 'properties' | 'chardevs' | 'netdevs'> {
-  readonly kind: string;
-  /** Absent: QEMU has all of it itself. */
-  readonly backEnd?: BackEndOutline;
-}
 
 /** @throws ProtocolError for a device with chardevs and nothing known of who was behind them, or with several */
 export function standIn({ kind, driver, properties, chardevs, netdevs, backEnd }: FormerAttachment): Device {

@@ -46,6 +46,8 @@ export class Probe {
       // A function that is still being added is in sysfs and matches no driver yet (match_driver, in
       // pci_bus_match and pci_bus_add_device): the kernel offers it to them itself a moment later.
       `    n=0; while [ ! -e $d/driver ] && [ $n -lt 50 ]; do sleep 0.02; n=$((n+1)); done`,
+      // Its driver is shown there before probe() has run (driver_sysfs_add); a bind of a bound device waits for it, and is refused.
+      `    echo ${bdf} 2>/dev/null >$d/driver/bind`,
       `  fi`,
       `  now=$(readlink $d/driver); echo "now \${now##*/}"`,
       `fi`,

@@ -10,6 +10,8 @@ export const REPORT_VARIABLE = 'ROOTPORT_REPORT';
 export const KEEP_VARIABLE = 'ROOTPORT_KEEP';
 /** How often a test that failed is tried again. */
 export const RETRIES_VARIABLE = 'ROOTPORT_RETRIES';
+/** Of how many machines of failed attempts the state is kept, in a run. */
+export const STATES_VARIABLE = 'ROOTPORT_KEEP_STATES';
 /** The folder of this run below the report's, where one command runs Jest several times. */
 export const RUN_VARIABLE = 'ROOTPORT_REPORT_RUN';
 /** Set by the reporter for its workers: their own directory in the report's. */
@@ -20,9 +22,13 @@ export const REPORT_FILE = 'report.json';
 export const PAGE_FILE = 'index.html';
 export const FAILURES = 'failures';
 const PARTS = '.parts-';
+const STATES = 'states';
+const DEFAULT_STATES = 1;
 
 /** More would be no test. */
 export const RETRIES_MAX = 999;
+/** Of some 100 MiB each. */
+export const STATES_MAX = 999;
 
 export type Keep = 'failures' | 'always' | 'never';
 
@@ -41,16 +47,32 @@ export function chosenKeep(env: NodeJS.ProcessEnv = process.env): Keep {
 
 /** @throws UsageError for what is no number */
 export function chosenRetries(env: NodeJS.ProcessEnv = process.env): number {
-  const text = env[RETRIES_VARIABLE] || '0';
-  if (!/^\d+$/.test(text) || Number(text) > RETRIES_MAX) throw new UsageError(`${RETRIES_VARIABLE} is ${JSON.stringify(text)}`, { hint: `it is a number from 0 to ${RETRIES_MAX}` });
+  return numberIn(env, RETRIES_VARIABLE, 0, RETRIES_MAX);
+}
+
+/** @throws UsageError for what is no number */
+export function chosenStates(env: NodeJS.ProcessEnv = process.env): number {
+  return numberIn(env, STATES_VARIABLE, DEFAULT_STATES, STATES_MAX);
+}
+
+function numberIn(env: NodeJS.ProcessEnv, variable: string, unset: number, most: number): number {
+  const text = env[variable] || `${unset}`;
+  if (!/^\d+$/.test(text) || Number(text) > most) throw new UsageError(`${variable} is ${JSON.stringify(text)}`, { hint: `it is a number from 0 to ${most}` });
   return Number(text);
 }
 
+export interface ReportChoices {
+  readonly retries?: number;
+  readonly keep?: string;
+  readonly keepStates?: number;
+}
+
 /** What a command that runs Jest tells it of the report; `run`: which of several runs this is, for a folder of its own. */
-export function reportEnv({ retries, keep }: { readonly retries?: number; readonly keep?: string }, run: number | undefined): Record<string, string> {
+export function reportEnv({ retries, keep, keepStates }: ReportChoices, run: number | undefined): Record<string, string> {
   return {
     ...(retries === undefined ? {} : { [RETRIES_VARIABLE]: `${retries}` }),
     ...(keep === undefined ? {} : { [KEEP_VARIABLE]: keep }),
+    ...(keepStates === undefined ? {} : { [STATES_VARIABLE]: `${keepStates}` }),
     ...(run === undefined ? {} : { [RUN_VARIABLE]: `run-${run}` }),
   };
 }
@@ -67,7 +89,7 @@ export function beginReport(directory: string): void {
   const stale = others.filter((name) => name === mine || name !== `${PARTS}${runId(parseInt(name.slice(PARTS.length)))}`);
   const shared = stale.length < others.length;
   for (const name of [REPORT_FILE, PAGE_FILE, ...(shared ? [] : [FAILURES]), ...stale]) rmSync(join(directory, name), { recursive: true, force: true });
-  mkdirSync(join(directory, mine), { recursive: true });
+  mkdirSync(statesDirectory(join(directory, mine)), { recursive: true });
   process.env[PARTS_VARIABLE] = join(directory, mine);
 }
 
@@ -79,6 +101,11 @@ function runId(pid: number): string | undefined {
   } catch {
     return undefined;
   }
+}
+
+/** Where the workers of a run keep machines until their test's folder is there, and how many of them. */
+export function statesDirectory(parts: string): string {
+  return join(parts, STATES);
 }
 
 export interface ReportPaths {

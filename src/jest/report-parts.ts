@@ -1,13 +1,14 @@
 // One attempt of one test, from the worker that ran it to the reporter: a line of JSON in a file of the worker's own, so
 // that nothing is lost with a worker, and none waits for another. Bounded: events of a passed attempt the least; and those
 // of all attempts (report/event-bound.ts), of which no more are ever held.
-import { appendFileSync, closeSync, existsSync, mkdirSync, openSync, readdirSync, readSync, rmSync, writeFileSync } from 'node:fs';
+import { appendFileSync, closeSync, existsSync, mkdirSync, openSync, readdirSync, readSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { basename, join, relative } from 'node:path';
 import type { Recording } from '../recorder.ts';
 import { failureOf, outcomeOf, withoutColours } from '../report/results.ts';
 import { EVENT_CHARS_MAX, eventCharsOf, surplusOf, withoutEvents, type Weighed } from '../report/event-bound.ts';
 import type { Attempt, ReportedEvent } from '../report/run-report.ts';
-import type { Evidence } from './evidence.ts';
+import type { Evidence, KeptState } from './evidence.ts';
+import { shellWord } from '../shell-word.ts';
 import { chosenKeep, FAILURES, type ReportPaths } from './report-directory.ts';
 
 export interface Part {
@@ -30,6 +31,8 @@ export interface FinishedAttempt {
 }
 
 const EVENTS_MAX = { passed: 2000, failed: 20_000 } as const;
+/** Of the workers' files. */
+const SUFFIX = '.jsonl';
 const FILE_CHARS_MAX = 4 * 2 ** 20;
 /** Of what an attempt failed with; its folder has the whole. */
 const FAILURE_CHARS_MAX = 2 ** 16;
@@ -55,13 +58,12 @@ export function writePart({ directory, parts }: ReportPaths, finished: FinishedA
     events, eventsDropped: dropped, witnesses: evidence.witnesses, tables: evidence.tables,
   };
   const folder = wantsFolder(passed) ? writeFolder(directory, finished, result) : undefined;
-  const part: Part = {
-    file, name, attempt, result: {
-      ...result, failures: result.failures.map((one) => ({ ...one, text: cut(one.text) })), ...(folder === undefined ? {} : { folder: relative(directory, folder) }),
-    },
-  };
+  // What moved into the folder is no longer there.
+  for (const { state } of evidence.machines) if (state !== undefined && 'directory' in state) rmSync(state.directory, { recursive: true, force: true });
+  const kept = folder === undefined ? result : inFolder(result, evidence, relative(directory, folder));
+  const part: Part = { file, name, attempt, result: { ...kept, failures: kept.failures.map((one) => ({ ...one, text: cut(one.text) })) } };
   mkdirSync(parts, { recursive: true });
-  appendFileSync(join(parts, `${process.pid}.jsonl`), `${JSON.stringify(part)}\n`);
+  appendFileSync(join(parts, `${process.pid}${SUFFIX}`), `${JSON.stringify(part)}\n`);
 }
 
 /** All parts, in the order in which they were written by each worker; then they are gone. */
@@ -75,7 +77,7 @@ export function takeParts(parts: string, charsMax = EVENT_CHARS_MAX): Part[] {
       one.part = { ...one.part, result: withoutEvents(one.part.result) };
     }
   };
-  for (const name of existsSync(parts) ? readdirSync(parts).sort() : []) {
+  for (const name of existsSync(parts) ? readdirSync(parts).filter((one) => one.endsWith(SUFFIX)).sort() : []) {
     for (const line of linesOf(join(parts, name))) {
       const part = partOf(line);
       if (part === undefined) continue;
@@ -156,6 +158,16 @@ function wantsFolder(passed: boolean): boolean {
   return (keep === 'always' || (keep === 'failures' && !passed)) && folders < FOLDERS_MAX;
 }
 
+function inFolder(result: Attempt, { machines }: Evidence, folder: string): Attempt {
+  const kept = (index: number): boolean => 'directory' in (machines[index]?.state ?? {});
+  return { ...result, folder, machines: result.machines.map((one, index) => (kept(index) ? { ...one, state: join(folder, ownFolder(index)) } : one)) };
+}
+
+/** Of a machine, in the attempt's. */
+function ownFolder(index: number): string {
+  return index === 0 ? '.' : `machine-${index + 1}`;
+}
+
 /** One folder an attempt: what it failed with, and for each machine what it said. */
 function writeFolder(directory: string, { file, name, attempt, evidence }: FinishedAttempt, result: Attempt): string {
   folders += 1;
@@ -168,15 +180,25 @@ function writeFolder(directory: string, { file, name, attempt, evidence }: Finis
     write(folder, `${heading.replace(/[^A-Za-z0-9]+/g, '-').toLowerCase()}.tsv`, [columns, ...rows].map((row) => row.join('\t')).join('\n'));
   }
   for (const [index, machine] of evidence.machines.entries()) {
-    const own = index === 0 ? folder : join(folder, `machine-${index + 1}`);
+    const own = join(folder, ownFolder(index));
     mkdirSync(own, { recursive: true });
     for (const [fileName, text] of Object.entries(machine.files())) write(own, fileName, text);
     const traced = result.events.filter((event) => (event.machine ?? 0) === index);
     write(own, 'qmp.log', logOf(traced, ['qmp']));
     write(own, 'trace.log', logOf(traced, ['test', 'vhost-user', 'device', 'ring', 'interrupt', 'guest']));
     if (machine.pciTree !== undefined) write(own, 'pci-tree.txt', machine.pciTree);
+    if (machine.state !== undefined) moveState(machine.state, own);
   }
   return folder;
+}
+
+/** The machine's state, and what there is to say of it. */
+function moveState(state: KeptState, folder: string): void {
+  if ('why' in state) return write(folder, 'state.txt', `The machine's state was not kept: ${state.why}`);
+  renameSync(state.directory, join(folder, 'state'));
+  write(folder, 'state.txt', [
+    `The guest as it was, alive again (${Math.ceil(state.bytes / 2 ** 20)} MiB are kept in state/):`, '', `  rootport shell --from ${shellWord(folder)}`, '', ...state.lacks,
+  ].join('\n'));
 }
 
 /** Its end, when it is too long. */

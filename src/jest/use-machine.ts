@@ -16,6 +16,7 @@ import { terminalProgress } from '../packages/index.ts';
 import { currentTest } from './current-test.ts';
 import { beginTest, tellScene } from './scene.ts';
 import { defaultFreshness, MachineSource, type Freshness } from './machine-source.ts';
+import { keepStates } from './kept-states.ts';
 import { recover, tellReports } from './recover.ts';
 
 export interface UseMachineOptions extends BootOptions {
@@ -107,13 +108,17 @@ export function useMachine({ fresh: asked, warm, afterBoot, ...given }: UseMachi
   afterEach(async () => {
     inTest = false;
     const mine = own.splice(0);
+    const all = [...mine, ...(machine === undefined ? [] : [machine])];
     try {
-      for (const one of mine) await tellScene(one, currentTest());
+      for (const one of all) await tellScene(one, currentTest());
+      if ((currentTest()?.errors.length ?? 0) > 0) await keepStates(all, currentTest());
       if (machine !== undefined) {
-        await tellScene(machine, currentTest());
         if (!await recover(machine, currentTest(), { again: fresh !== 'test' })) await stop();
       }
       for (const one of mine) await tellReports(one, currentTest());
+    } catch (error) {
+      await keepStates(all, currentTest()); // the test passed so far
+      throw error;
     } finally {
       for (const one of mine) await one.close();
       if (fresh === 'test' || machine?.signal.aborted) await stop();

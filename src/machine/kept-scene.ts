@@ -4,11 +4,11 @@
 import { readFile, writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { dir } from 'tmp-promise';
-import { MachineExitError, ProtocolError, RootportError, UsageError } from '../errors.ts';
+import { MachineExitError, RootportError, UsageError } from '../errors.ts';
 import { SshConnection } from '../guest/ssh.ts';
-import { standIn } from '../devices/stand-in.ts';
 import { silentProgress, type Progress } from '../packages/index.ts';
 import type { QueryPciBus } from '../pci/query-pci.ts';
+import type { Device, FormerAttachment } from '../qemu/attachment.ts';
 import { deviceArguments, placement } from '../qemu/command-line.ts';
 import type { Console } from '../qemu/console.ts';
 import { resolveQemu } from '../qemu/find.ts';
@@ -28,7 +28,7 @@ import { Trouble } from './trouble.ts';
 /** QEMU waits for the back ends of its devices when it stops them: one that hangs would hold it for ever. */
 const STOP_TIMEOUT_MS = 10_000;
 /** Nothing of the guest is translated yet, and it may have stood in the middle of anything. */
-const SSH_TIMEOUT_MS = 20_000;
+const SSH_TIMEOUT_MS = 15_000;
 
 /**
  * Keep a machine in an empty directory (0700: the key to its guest is in it). Its guest stands still meanwhile, and goes
@@ -58,11 +58,13 @@ export async function keepScene(machine: Machine, directory: string): Promise<Sc
   }
 }
 
-function recordOf({ innards, description, signal }: Machine, devices: readonly SceneDevice[], stateless: readonly string[]): SceneRecord {
+function recordOf({ innards, description, signal, console }: Machine, devices: readonly SceneDevice[], stateless: readonly string[]): SceneRecord {
   const { parts: { qemu }, shape: { devices: _cold, ...shape } } = innards;
   const bare = { ...shape, devices: [] };
+  const panic = console.lines.find(({ text }) => text.includes('Kernel panic - not syncing'))?.text;
   return {
     format: SCENE_FORMAT, rootport: rootportVersion(), description,
+    ...(panic === undefined ? {} : { panic }),
     ...(signal.aborted ? { trouble: troubleOf(signal.reason) } : {}),
     qemu: { choice: qemu.choice, name: qemu.name, program: programOf(qemu) },
     machine: machineOf(bare), cpu: hostCpu(), shape: bare, devices, stateless,
@@ -86,6 +88,8 @@ function deviceOf({ id, port, device: { kind }, attachment }: Plugged): SceneDev
 }
 
 export interface RestoreSceneOptions {
+  /** Who makes a device that stands where this one was: the machine knows none by name. */
+  readonly standIn: (former: FormerAttachment) => Device;
   /** As BootOptions.qemu. Default: the one that it was kept with. */
   readonly qemu?: string;
   readonly progress?: Progress;
@@ -96,13 +100,14 @@ export interface RestoreSceneOptions {
  * @throws UsageError for another QEMU, rootport or host than it was kept with; ProtocolError when the directory is odd;
  * an error of the file system's when it is not there; MachineExitError when QEMU does not take it
  */
-export async function restoreScene(from: string, { qemu: choice, progress = silentProgress }: RestoreSceneOptions = {}): Promise<RestoredScene> {
+export async function restoreScene(from: string, { standIn, qemu: choice, progress = silentProgress }: RestoreSceneOptions): Promise<RestoredScene> {
   const record = parseScene(await readFile(join(from, SCENE_FILE), 'utf8'));
   const qemu = await resolveQemu(choice ?? record.qemu.choice, progress);
   checkScene(record, qemu);
   const kept = await openSnapshot(from);
   const { path: directory } = await dir({ prefix: 'rootport-', mode: 0o700, unsafeCleanup: true });
-  const trouble = new Trouble();
+  // Faults are what one looks at here; and tasks hang that wait for a back end that is not there.
+  const trouble = new Trouble({ faultsEnd: false });
   const plugged: Plugged[] = [];
   let process: QemuProcess | undefined;
   try {
@@ -158,7 +163,7 @@ export class RestoredScene {
   get lacks(): readonly string[] { return lacksOf(this.#innards.record); }
   get qmp(): QmpClient { return this.#innards.qmp; }
   get console(): Console { return this.#innards.console; }
-  /** Aborted with the reason when QEMU exits or the guest's kernel faults. */
+  /** Aborted with the reason when QEMU exits. */
   get signal(): AbortSignal { return this.#innards.trouble.signal; }
 
   /** Let the guest go on. */

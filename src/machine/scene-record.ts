@@ -6,7 +6,7 @@ import { cpus } from 'node:os';
 import { basename } from 'node:path';
 import { ProtocolError, UsageError } from '../errors.ts';
 import { packageFile } from '../packages/index.ts';
-import type { FormerAttachment } from '../devices/stand-in.ts';
+import type { FormerAttachment } from '../qemu/attachment.ts';
 import { commandLine } from '../qemu/command-line.ts';
 import type { Qemu } from '../qemu/find.ts';
 import type { MachineShape } from './launch.ts';
@@ -28,6 +28,8 @@ export interface SceneRecord {
   readonly description: string;
   /** Why nothing was done with the machine any more; absent: it was well. */
   readonly trouble?: string;
+  /** The console's line that says so: such a guest answers nobody any more. */
+  readonly panic?: string;
   readonly qemu: { readonly choice: string; readonly name: string; readonly program: readonly string[] };
   /** QEMU's arguments, less what differs from process to process, and the devices. */
   readonly machine: readonly string[];

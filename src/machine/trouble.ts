@@ -32,7 +32,11 @@ export class Trouble {
     return this.#controller.signal;
   }
 
-  constructor() {
+  readonly #faultsEnd: boolean;
+
+  /** `faultsEnd`: a fault of the guest's kernel is one. Default true. */
+  constructor({ faultsEnd = true }: { readonly faultsEnd?: boolean } = {}) {
+    this.#faultsEnd = faultsEnd;
     setMaxListeners(0, this.#controller.signal); // every wait on the machine listens
   }
 
@@ -62,7 +66,7 @@ export class Trouble {
   }
 
   #fault(report: KernelReport): void {
-    if (!this.signal.aborted) this.raise(faultOf(report));
+    if (this.#faultsEnd && !this.signal.aborted) this.raise(faultOf(report));
   }
 
   /** The first trouble counts. */

@@ -97,6 +97,13 @@ export interface Attachment {
   detach(): Promise<void>;
 }
 
+/** An attachment as it was: what QEMU was given, and what was behind it. In JSON. */
+export interface FormerAttachment extends Pick<Attachment, 'driver' | 'properties' | 'chardevs' | 'netdevs'> {
+  readonly kind: string;
+  /** Absent: QEMU has all of it itself. */
+  readonly backEnd?: BackEndOutline;
+}
+
 /** Something that can be plugged. One object may be plugged again after it was unplugged. */
 export interface Device {
   /** Name for messages: `virtio-blk`. */

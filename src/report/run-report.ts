@@ -75,6 +75,8 @@ export interface ReportedMachine {
   readonly repro: string;
   /** What QEMU has on its buses, as text; absent when it did not answer. */
   readonly pciTree?: string;
+  /** The folder that `rootport shell --from` takes, from the report's: the guest is kept as it was. */
+  readonly state?: string;
 }
 
 /** `atMs` from the attempt's begin: what a machine did before it is negative. */

@@ -45,11 +45,13 @@ function detailsOf(test: ReportedTest, directory: string | undefined, consoleLin
   if (attempt === undefined) return [];
   const [first] = attempt.failures;
   const failed = test.attempts.filter(({ outcome }) => outcome !== 'passed').length;
+  const inReport = (path: string): string => (directory === undefined ? path : `${directory}/${path}`);
   const console = consoleLines === 0 ? [] : attempt.events.filter(({ lane }) => lane === 'console').slice(-consoleLines);
   return [
     ...(first === undefined ? [] : [`${first.name === 'AssertionError' ? '' : `${first.name}: `}${first.summary}`]),
     ...(test.attempts.length > 1 ? [`${failed} of ${test.attempts.length} attempts failed`] : []),
     ...(console.length === 0 ? [] : ['console tail:', ...console.map(({ text }) => `  ${text}`)]),
-    ...(attempt.folder === undefined ? [] : [`kept: ${directory === undefined ? '' : `${directory}/`}${attempt.folder}`]),
+    ...(attempt.folder === undefined ? [] : [`kept: ${inReport(attempt.folder)}`]),
+    ...attempt.machines.flatMap(({ state }) => (state === undefined ? [] : [`the guest as it was: rootport shell --from ${inReport(state)}`])),
   ];
 }

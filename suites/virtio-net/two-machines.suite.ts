@@ -110,7 +110,8 @@ test('iperf3 from guest to guest: TCP both ways at once over both pairs, reverse
   await connect(cards, 1500);
   const iperf = async (options: string): Promise<Record<string, IperfSum>> => {
     const server = await there.guest.start('iperf3 -s -1');
-    await there.guest.until('grep -q :1451 /proc/net/tcp*', 'iperf3 to listen on port 5201', 10_000); // 0x1451
+    // 0x1451; its predecessor's connections are there too, in TIME_WAIT.
+    await there.guest.until("grep -q ':1451 0*:0000 0A' /proc/net/tcp*", 'iperf3 to listen on port 5201', 10_000);
     const { stdout } = await here.guest.run(`iperf3 -c ${ADDRESSES[1]} --json ${options}`, { timeoutMs: 60_000 });
     await server.wait();
     return (JSON.parse(stdout) as { end: Record<string, IperfSum> }).end;

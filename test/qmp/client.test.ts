@@ -184,6 +184,29 @@ describe('the end of the stream', () => {
     abort.abort(reason);
     expect(await pending).toBe(reason);
   });
+
+  test('with keepOpen a signal ends all waits, and commands that say afterAbort still have answers, their own', async () => {
+    const abort = new AbortController();
+    const held: Received[] = [];
+    const { qmp, peer } = await connected((command, answering) => {
+      if (command.execute === 'query-status') answering.say({ return: { status: 'running' }, id: command.id }, deleted('disk0'));
+      else held.push(command);
+    }, { signal: abort.signal, keepOpen: true });
+    const [pending, event] = [rejection(qmp.execute('stop')), rejection(qmp.expectEvent('STOP', () => true, { timeoutMs: 2000 }))];
+    const reason = new MachineExitError('the guest faulted', undefined, undefined);
+    abort.abort(reason);
+    expect([await pending, await event, await rejection(qmp.execute('cont')), qmp.failure]).toEqual([reason, reason, reason, reason]);
+    const seen: string[] = [];
+    qmp.on('DEVICE_DELETED', ({ event: name }) => { seen.push(name); });
+    expect(await qmp.execute('query-status', undefined, { afterAbort: true })).toEqual({ status: 'running' });
+    expect(held).toHaveLength(1);
+    peer.say({ return: { late: true }, id: held[0]?.id });
+    await qmp.execute('query-status', undefined, { afterAbort: true });
+    expect(seen).toContain('DEVICE_DELETED');
+    qmp.close();
+    expect(await rejection(qmp.execute('query-status', undefined, { afterAbort: true }))).toBeInstanceOf(UsageError);
+    expect(qmp.failure).toBe(reason);
+  });
 });
 
 describe('events', () => {
