@@ -2,21 +2,22 @@
 // the probe, and virtio-blk with a queue for each CPU through its in-tree driver.
 // FACTS of eventfds: fires closer than 1 ms may merge, so exact counts are asked of acknowledged fires.
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
-import { ivshmem, q35, virtioBlk, type Ivshmem, type PciFunction, type ProbedFunction, type VirtioBlk } from 'rootport';
+import { ivshmem, pc, q35, virtioBlk, type Ivshmem, type PciFunction, type ProbedFunction, type VirtioBlk } from 'rootport';
 import { useMachine } from 'rootport/jest';
 
-describe('ivshmem with 16 vectors', () => {
+describe.each([['q35', q35({ ports: 1 })], ['pc', pc({ ports: 1 })]])('ivshmem with 16 vectors on %s', (_, machine) => {
   const VECTORS = 16;
   let device: Ivshmem;
   let fn: PciFunction;
   let probe: ProbedFunction;
   afterEach(() => probe.disableVectors()); // before useMachine: while the machine is still there
   const vm = useMachine({
+    machine,
     fresh: 'file', // each test gives its vectors back
-    afterBoot: async (machine) => {
+    afterBoot: async (booted) => {
       device = ivshmem({ vectors: VECTORS });
-      fn = await machine.plug(device);
-      probe = await machine.probe(fn);
+      fn = await booted.plug(device);
+      probe = await booted.probe(fn);
     },
   });
   beforeEach(() => probe.enableVectors({ kind: 'msix', count: VECTORS }));
