@@ -13,7 +13,7 @@ import type { PciAddress } from '../qtest/config-mechanism.ts';
 import { BareFunction } from './bare-function.ts';
 import type { BareBus } from './bare-bus.ts';
 import { ejectBare, plugBare, requestRemoval } from './bare-hotplug.ts';
-import { markBareInterrupts, readBareLedger } from './interrupt-bare.ts';
+import { markBareInterrupts, readBareStretch } from './interrupt-bare.ts';
 import type { InterruptLedger, InterruptMark } from './interrupt-ledger.ts';
 import { slotsOf, type BareSlots } from './bare-slots.ts';
 import { Plugged } from './plugged.ts';
@@ -146,7 +146,7 @@ export class BareMachine {
 
   /** What the device fired and which messages came into guest RAM, by vector; since a mark, or ever. */
   ledger(fn: BareFunction, since?: InterruptMark): Promise<InterruptLedger> {
-    return this.scene(() => readBareLedger(fn, since));
+    return this.scene(async () => (await readBareStretch(fn, since)).ledger);
   }
 
   /** A piece of guest RAM that nobody else has, zeroed; its guest-physical address. */

@@ -1,9 +1,10 @@
 // The interrupt ledger of a function of the bare tier: messages go into guest RAM and are counted there, and there
-// is no guest to handle them. RAM tells that a message came, not how often: two before a look are one.
+// is no guest to handle them. RAM tells that a message came, not how often: two before a look are one, and of MSI's,
+// which have one address for all, the last.
 import { UsageError } from '../errors.ts';
 import { COMMAND } from '../pci/config-space.ts';
 import { MSIX_TABLE_ENTRY, decodeMsixEntry, readMsixCapability, readMsixPendings, type MsixCapability } from '../pci/msix.ts';
-import { readMsiCapability } from '../pci/msi.ts';
+import { readMsiCapability, type MsiCapability } from '../pci/msi.ts';
 import { messageName } from '../qtest/message-slots.ts';
 import { MsixMessages, type MsiMessages } from '../qtest/messages.ts';
 import type { FireWitness } from '../qemu/attachment.ts';
@@ -12,6 +13,7 @@ import type { TimedEvent } from './event-log.ts';
 import { firesRecorded, firesSince, recordFires } from './interrupt-fires.ts';
 import { ledgerOf, type Counts, type InterruptLedger, type InterruptMark, type InterruptReading, type ReadEntry } from './interrupt-ledger.ts';
 import { checkMark, enablingOf, sentIn } from './interrupt-stretch.ts';
+import { msiPending } from './interrupt-witnesses.ts';
 import { startBareTrace, type InterruptTrace } from './interrupt-trace.ts';
 import type { Plugged } from './plugged.ts';
 
@@ -28,19 +30,38 @@ export async function markBareInterrupts(fn: BareFunction): Promise<InterruptMar
   return { bdf: fn.bdf, timeMs: performance.now(), reading: await readBare(fn, plugged), inFlight: new Map() };
 }
 
-/** The counts since a mark, or all that there are. UsageError for another function's mark. */
-export async function readBareLedger(fn: BareFunction, since?: InterruptMark): Promise<InterruptLedger> {
+/** The events of a stretch on the bare tier, as far as their times are known; for a drawing. */
+export interface BareStretchEvents {
+  readonly beganMs: number | undefined;
+  /** By vector; undefined: not known. */
+  readonly fires: readonly TimedEvent<number>[] | undefined;
+  /** Messages found in RAM, by vector, and the looks between which each came; undefined: none goes there, or too many. */
+  readonly messages: readonly { readonly vector: number; readonly afterMs: number; readonly byMs: number }[] | undefined;
+}
+
+/** The counts since a mark, or all that there are, and what happened when. UsageError for another function's mark. */
+export async function readBareStretch(fn: BareFunction, since?: InterruptMark): Promise<{ ledger: InterruptLedger; events: BareStretchEvents }> {
   checkMark(fn.bdf, since);
   const plugged = await pluggedOf(fn);
   const now = await readBare(fn, plugged);
   const trace = await traceOf(fn);
   const before = since?.reading;
   const writes = before?.position === undefined ? undefined : trace.configWritesSince(before.position);
-  return ledgerOf(before, now, {
-    bdf: fn.bdf, tier: 'bare', since: since === undefined ? 'plug' : 'mark', messages: undefined, inFlight: undefined,
+  const fires = plugged === undefined ? undefined : timesOf(plugged, before?.fires);
+  const ledger = ledgerOf(before, now, {
+    // When a message came that had not been taken is not known: the last look proves nothing of the last fire.
+    bdf: fn.bdf, tier: 'bare', since: since === undefined ? 'plug' : 'mark', messages: undefined, inFlight: undefined, fires,
     ...enablingOf(now, before, writes, fn.bdf.slice(5)),
     sent: sentIn(now, since === undefined ? new Map<string, number>() : before?.trace, before),
-    fires: plugged === undefined ? undefined : timesOf(plugged, before?.fires),
+  });
+  return { ledger, events: { beganMs: since?.timeMs, fires, messages: foundIn(fn, now, before?.position?.messages ?? 0) } };
+}
+
+function foundIn({ messages }: BareFunction, { entries }: BareReading, position: number): BareStretchEvents['messages'] {
+  const vectors = new Map(entries.flatMap(({ message }, vector) => (message === undefined ? [] : [[message, vector] as const])));
+  return messages?.slots.foundSince(position)?.flatMap(({ name, afterMs, byMs }) => {
+    const vector = vectors.get(name);
+    return vector === undefined ? [] : [{ vector, afterMs, byMs }];
   });
 }
 
@@ -60,7 +81,8 @@ async function readBare(fn: BareFunction, plugged: Plugged | undefined): Promise
   const msi = await readMsiCapability(fn);
   const mode = msix?.enabled === true ? 'msix' : msi?.enabled === true ? 'msi' : 'none';
   const vectors = mode === 'msi' ? msi?.vectorsEnabled ?? 0 : msix?.tableSize ?? 0;
-  const entries = mode === 'msix' && msix !== undefined ? await readTable(fn, msix, messages) : [];
+  const entries = mode === 'msix' && msix !== undefined ? await readTable(fn, msix, messages)
+    : mode === 'msi' && msi !== undefined ? msiEntries(msi, messages) : [];
   const pending = mode === 'msix' && msix !== undefined ? await readMsixPendings(fn, msix) : undefined;
   const seen = await messages?.slots.seen();
   const trace = await traceOf(fn);
@@ -74,11 +96,9 @@ async function readBare(fn: BareFunction, plugged: Plugged | undefined): Promise
     requestVector: undefined,
     handled: NO_GUEST, probed: NO_GUEST,
     entries,
-    pending: pending === undefined ? { missing: 'only MSI-X has a PBA' } : Array.from({ length: vectors }, (_, vector) => pending.includes(vector)),
-    sent: seen === undefined ? { missing: 'no message goes into guest RAM: enableMsix() was not called' }
-      : mode !== 'msix' ? { missing: 'of MSI on the bare tier, MsiMessages tells alone' }
-        : { counts: [] },
-    trace: seen, position: trace.position(),
+    pending: pending === undefined ? msiPending(mode === 'msi' ? msi : undefined) : Array.from({ length: vectors }, (_, vector) => pending.includes(vector)),
+    sent: seen === undefined ? { missing: 'no message goes into guest RAM: neither enableMsix() nor enableMsi() was called' } : { counts: [] },
+    trace: seen, position: { ...trace.position(), messages: messages?.slots.foundCount ?? 0 },
     fires: plugged === undefined ? undefined : firesRecorded(plugged),
     fired: firedOf(witness, vectors),
   };
@@ -105,4 +125,13 @@ async function readTable(fn: BareFunction, { tableBar, tableOffset, tableSize }:
     const ours = messages instanceof MsixMessages && messages.slots.has(entry.address);
     return { masked: entry.masked, message: ours ? messageName(entry.address, entry.data) : undefined, cpu: undefined };
   });
+}
+
+/** The function puts a message's number into the low bits of the data. */
+function msiEntries({ address, data, vectorsEnabled, mask }: MsiCapability, messages: MsixMessages | MsiMessages | undefined): ReadEntry[] {
+  const ours = messages?.slots.has(address) === true;
+  return Array.from({ length: vectorsEnabled }, (_, vector) => ({
+    masked: ((mask ?? 0) >>> vector & 1) === 1, cpu: undefined,
+    message: ours ? messageName(address, (data & ~(vectorsEnabled - 1)) | vector) : undefined,
+  }));
 }

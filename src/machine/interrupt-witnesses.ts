@@ -168,7 +168,8 @@ function msiEntries({ address, data, vectorsEnabled, mask }: MsiCapability): Rea
   }));
 }
 
-function msiPending(msi: MsiCapability | undefined): InterruptReading['pending'] {
+/** Undefined: the function does not send MSI. */
+export function msiPending(msi: MsiCapability | undefined): InterruptReading['pending'] {
   const bits = msi?.pending;
   if (msi === undefined) return { missing: 'the PBA cannot be read' };
   return bits === undefined ? { missing: 'this MSI has no pending bits' }

@@ -1,7 +1,8 @@
 // Interrupt messages that are written into guest RAM instead of to the interrupt controller, so that each can
 // be read back: MSI and MSI-X are memory writes (PCI Local Bus 3.0, 6.8). A slot is four bytes, zero until its
 // message came. Not here: how a function is told of them (messages.ts).
-// A slot tells that a message came, not how often: two before it is taken look like one.
+// A slot tells that a message came, not how often: two before it is taken look like one. When it came is known as
+// well as slots are looked at.
 import { DeadlineError } from '../errors.ts';
 import type { QtestClient } from './client.ts';
 
@@ -11,18 +12,37 @@ export interface ArrivedMessage {
   readonly data: number;
 }
 
+/** A message that lay in its slot, once: it came between a look that did not find it and one that did. */
+export interface FoundMessage {
+  /** Its `messageName`. */
+  readonly name: string;
+  /** On this process's performance.now(). */
+  readonly afterMs: number;
+  readonly byMs: number;
+}
+
+/** Found messages that are remembered. */
+const FOUND_MAX = 8192;
+
 export class MessageSlots {
   readonly #qtest: QtestClient;
   readonly base: bigint;
   readonly count: number;
   /** Messages that were taken, by `messageName`. */
   readonly #taken = new Map<string, number>();
+  /** By slot: what the last look found there, and when it began. */
+  readonly #lay: Uint32Array;
+  readonly #lookedMs: Float64Array;
+  readonly #found: FoundMessage[] = [];
+  #forgotten = 0;
 
   /** `base` is the guest-physical address of `4 * count` bytes of RAM, which are cleared by `clear`. */
   constructor(qtest: QtestClient, base: bigint, count: number) {
     this.#qtest = qtest;
     this.base = base;
     this.count = count;
+    this.#lay = new Uint32Array(count);
+    this.#lookedMs = new Float64Array(count).fill(performance.now());
   }
 
   addressOf(vector: number): bigint {
@@ -44,7 +64,9 @@ export class MessageSlots {
     const until = performance.now() + timeoutMs;
     // A round trip is a turn of QEMU's main loop, which is what brings messages about: there is nothing to sleep for.
     do {
+      const beganMs = performance.now();
       const data = Number(await this.#qtest.memoryRead(this.addressOf(vector), 4));
+      this.#note(vector, data, beganMs);
       if (data === 0) continue;
       await this.#clear({ vector, data });
       return data;
@@ -68,6 +90,14 @@ export class MessageSlots {
     return seen;
   }
 
+  /** How many messages were found so far; a position for `foundSince`. */
+  get foundCount(): number { return this.#forgotten + this.#found.length; }
+
+  /** The messages that were found from a position on; undefined when some of them are forgotten. */
+  foundSince(position: number): readonly FoundMessage[] | undefined {
+    return position < this.#forgotten ? undefined : this.#found.slice(position - this.#forgotten);
+  }
+
   /** An address is that of a slot. */
   has(address: bigint): boolean {
     return address >= this.base && address < this.base + BigInt(4 * this.count);
@@ -80,20 +110,33 @@ export class MessageSlots {
   }
 
   async #clear({ vector, data }: ArrivedMessage): Promise<void> {
+    const beganMs = performance.now();
     await this.#qtest.memoryWrite(this.addressOf(vector), 4, 0n);
+    this.#note(vector, 0, beganMs);
     const name = messageName(this.addressOf(vector), data);
     this.#taken.set(name, (this.#taken.get(name) ?? 0) + 1);
   }
 
   async #lying(): Promise<ArrivedMessage[]> {
+    const beganMs = performance.now();
     const bytes = await this.#qtest.read(this.base, 4 * this.count);
     const view = new DataView(bytes.buffer, bytes.byteOffset);
     const arrived: ArrivedMessage[] = [];
     for (let vector = 0; vector < this.count; vector += 1) {
       const data = view.getUint32(4 * vector, true);
+      this.#note(vector, data, beganMs);
       if (data !== 0) arrived.push({ vector, data });
     }
     return arrived;
+  }
+
+  #note(vector: number, data: number, beganMs: number): void {
+    if (data !== 0 && data !== this.#lay[vector]) {
+      this.#found.push({ name: messageName(this.addressOf(vector), data), afterMs: this.#lookedMs[vector] ?? beganMs, byMs: performance.now() });
+      if (this.#found.length > FOUND_MAX) this.#forgotten += this.#found.splice(0, FOUND_MAX / 2).length;
+    }
+    this.#lay[vector] = data;
+    this.#lookedMs[vector] = beganMs;
   }
 }
 

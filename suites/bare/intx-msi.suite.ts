@@ -198,13 +198,16 @@ describe.each(QEMUS)('MSI with two messages, of an ioh3420 root port, QEMU %s', 
 
   test('a masked message is pending and not sent; unmasked, it is sent once', async () => {
     const msi = await port.enableMsi();
+    const since = await vm.mark(port);
     await clearErrors();
     await msi.mask(0b10);
     await reportError();
     expect([await msi.arrived(), await msi.pending()]).toEqual([undefined, 0b10]);
+    expect((await vm.ledger(port, since)).rows).toMatchObject([{ sent: 0, pending: false, masked: false }, { sent: 0, pending: true, masked: true }]);
     await msi.mask(0);
     expect([await msi.arrived(), await msi.pending()]).toEqual([1, 0]);
     expect(await msi.arrived()).toBeUndefined();
+    await expect(port).toHaveDelivered([{ vector: 0, exactly: 0 }, { vector: 1, exactly: 1 }], { since });
     await clearErrors();
   });
 

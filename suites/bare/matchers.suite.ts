@@ -1,7 +1,8 @@
-// The matchers on the bare tier: BARs and MSI-X as config space and QEMU show them, deliveries as the device and guest RAM
-// do, and a guest's word nowhere, which every table says. Each kind of claim is seen to hold and to fail.
+// The matchers on the bare tier: BARs and MSI-X as config space and QEMU show them, deliveries (of MSI too) as the device and
+// guest RAM do, and a guest's word nowhere, which every table and drawing says. Each kind of claim is seen to hold and to fail.
+import { readFileSync } from 'node:fs';
 import { beforeEach, describe, expect, test } from '@jest/globals';
-import { ivshmem, q35, type BareFunction, type MsixMessages } from 'rootport';
+import { EDU, edu, ivshmem, q35, type BareFunction, type MsixMessages } from 'rootport';
 import { useBare } from 'rootport/jest';
 
 const VECTORS = 5;
@@ -46,6 +47,38 @@ describe.each(['7.2', '10.0'])('QEMU %s', (qemu) => {
     expect(text).toMatch(/x {2}1 +3 +3 +- +no +no +- +<- claimed: exactly 2/);
     expect(text).toMatch(/no guest handles them here: the claim rests on the device and on the messages in guest RAM/);
     expect(await failing(expect(fn).toHaveDelivered({ vector: 1, since, others: 'none', timeoutMs: 200 }))).toMatch(/x {2}3 .*<- claimed: no other vector moves/);
+  });
+
+  test('a claim that fails leaves a drawing: what the device fired and the looks that found the messages, and that no guest handles them', async () => {
+    const since = await vm.mark(fn);
+    await fire(1);
+    await fire(1);
+    const text = await failing(expect(fn).toHaveDelivered({ vector: 1, exactly: 3, since, timeoutMs: 100 }));
+    const svg = readFileSync(/drawn in time: (\S+\.svg)/.exec(text)?.[1] ?? 'no drawing', 'utf8');
+    const events = [...svg.matchAll(/vector 1 (fired|sent) at (-?[\d.]+) ms/g)].map(([, what, at]) => ({ what, at: Number(at) }));
+    expect(events.map(({ what }) => what).sort()).toEqual(['fired', 'fired', 'sent', 'sent']);
+    for (const { at } of events) expect(at).toBeGreaterThanOrEqual(0);
+    expect(svg).not.toContain(' handled at ');
+    expect(svg).toContain('guest: there is no operating system');
+    expect(svg).toContain('VMM: messages found in guest RAM, each between two looks at its slot');
+  });
+
+  test('MSI has its ledger, too: messages found in RAM by their number, and what QEMU\'s own device fired is not known', async () => {
+    const other = edu();
+    const msiFn = await vm.plug(other);
+    const msi = await msiFn.enableMsi();
+    const since = await vm.mark(msiFn);
+    for (let times = 1; times <= 2; times += 1) {
+      await msiFn.memWrite(0, EDU.INTERRUPT_RAISE, 4, 1n);
+      expect(await msi.next()).toBe(0);
+      await msiFn.memWrite(0, EDU.INTERRUPT_ACKNOWLEDGE, 4, 1n);
+    }
+    await expect(msiFn).toHaveDelivered({ vector: 0, exactly: 2, since });
+    expect(await vm.ledger(msiFn, since)).toMatchObject({ tier: 'bare', mode: 'msi', vectors: 1, interrupted: undefined, rows: [{ sent: 2, fired: undefined }] });
+    expect(await failing(expect(msiFn).toHaveDelivered({ vector: 0, exactly: 1, since, timeoutMs: 100 })))
+      .toMatch(/x {2}0 +- +2 .*<- claimed: exactly 1\n[^]*device: fired is missing: QEMU's own model is the device\n[^]*drawn in time: /);
+    await expect(expect(msiFn).toHaveDelivered({ vector: 1, since })).rejects.toThrow(/has MSI vectors 0 to 0; 1 is none/);
+    expect(await vm.unplug(other)).toLeaveNothingBehind();
   });
 
   test('a message that nobody has taken from RAM counts, once', async () => {

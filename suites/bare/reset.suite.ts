@@ -7,6 +7,8 @@ import { useBare } from 'rootport/jest';
 const COMMAND = 0x04, BAR = [0x10, 0x14, 0x18, 0x1c, 0x20, 0x24] as const, BRIDGE_CONTROL = 0x3e;
 const SECONDARY_BUS_RESET = 0x40;
 const INITIATE_FLR = 0x8000;
+/** In BAR 4 of a modern virtio device of QEMU's. */
+const DEVICE_STATUS = 0x14;
 
 describe.each(['7.2', '10.0'])('QEMU %s', (qemu) => {
   const vm = useBare({ qemu, machine: q35NativeHotplug({ ports: 2 }) });
@@ -39,7 +41,7 @@ describe.each(['7.2', '10.0'])('QEMU %s', (qemu) => {
       const fn = await rng();
       const before = await placed(fn);
       await fn.enableMsix();
-      await fn.memWrite(4, 0x14, 1, 3n);
+      await fn.memWrite(4, DEVICE_STATUS, 1, 3n);
       const msix = await capability(fn, CAPABILITY_ID.MSI_X) + 2;
       expect(await fn.configRead(msix, 2) & 0x8000).toBe(0x8000);
       await reset(fn);
@@ -50,7 +52,7 @@ describe.each(['7.2', '10.0'])('QEMU %s', (qemu) => {
       for (const [i, at] of BAR.entries()) await fn.configWrite(at, 4, before[i + 1] ?? 0);
       await fn.configWrite(COMMAND, 2, before[0] ?? 0);
       expect(await placed(fn)).toEqual(before);
-      expect(await fn.memRead(4, 0x14, 1)).toBe(0n); // virtio's status: the device too was reset
+      expect(await fn.memRead(4, DEVICE_STATUS, 1)).toBe(0n); // the device too was reset
       expect(await fn.memRead(1, 0x0c, 4)).toBe(1n); // vector 0 is masked
     },
   );
@@ -66,6 +68,8 @@ describe.each(['7.2', '10.0'])('QEMU %s', (qemu) => {
   test(`D3hot and back leaves BARs, COMMAND and MSI-X alone; meanwhile memory is ${qemu === '7.2' ? 'still' : 'not'} decoded`, async () => {
     const fn = await rng();
     await fn.enableMsix();
+    await fn.memWrite(4, DEVICE_STATUS, 1, 3n);
+    const mapped = (await fn.vmm()).regions.map(({ address }) => address);
     const msix = await capability(fn, CAPABILITY_ID.MSI_X) + 2;
     const control = await capability(fn, CAPABILITY_ID.POWER_MANAGEMENT) + 4;
     const before = [...await placed(fn), await fn.configRead(msix, 2)];
@@ -73,8 +77,10 @@ describe.each(['7.2', '10.0'])('QEMU %s', (qemu) => {
     expect(await fn.configRead(control, 2) & 3).toBe(3);
     expect([...await placed(fn), await fn.configRead(msix, 2)]).toEqual(before);
     for (const { address } of (await fn.vmm()).regions) expect(address === -1).toBe(qemu !== '7.2');
+    expect(await fn.memRead(4, DEVICE_STATUS, 1)).toBe(qemu === '7.2' ? 3n : 0n);
     await fn.configWrite(control, 2, 0);
     expect([...await placed(fn), await fn.configRead(msix, 2)]).toEqual(before);
-    expect(await fn.memRead(4, 0x14, 1)).toBe(0n);
+    expect((await fn.vmm()).regions.map(({ address }) => address)).toEqual(mapped);
+    expect([await fn.configRead(control, 2) & 3, await fn.memRead(4, DEVICE_STATUS, 1)]).toEqual([0, 3n]);
   });
 });

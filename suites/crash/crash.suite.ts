@@ -23,15 +23,17 @@ async function told(report: KernelReport): Promise<unknown> {
 }
 
 describe('a report that the kernel survives', () => {
-  test.each([
-    ['warn', /^crash: 3 vectors leaked/, 'warning', 'crash_warn'],
-    ['refcount', /^refcount_t: addition on 0; use-after-free/, 'refcount', 'crash_refcount'],
-    ['atomic', /^BUG: scheduling while atomic/, 'atomic-sleep', 'crash_atomic'],
-    ['free_irq', /^Trying to free already-free IRQ 9/, 'warning', 'crash_free_irq'],
-  ] as const)('%s', async (name, title, kind, guilty) => {
-    const report = await expectKernelReport(title, goWrong(name));
-    expect(await told(report)).toEqual({ kind, guilty, module: 'crash', at: `crash.c:${lineOf(name)}` });
-    expect(report).toMatchObject({ fatal: false, comm: expect.any(String), cpu: expect.any(Number), pid: expect.any(Number) });
+  test('is told by its kind and where it stands, one after the other', async () => {
+    for (const [name, title, kind, guilty] of [
+      ['warn', /^crash: 3 vectors leaked/, 'warning', 'crash_warn'],
+      ['refcount', /^refcount_t: addition on 0; use-after-free/, 'refcount', 'crash_refcount'],
+      ['atomic', /^BUG: scheduling while atomic/, 'atomic-sleep', 'crash_atomic'],
+      ['free_irq', /^Trying to free already-free IRQ 9/, 'warning', 'crash_free_irq'],
+    ] as const) {
+      const report = await expectKernelReport(title, goWrong(name));
+      expect(await told(report)).toEqual({ kind, guilty, module: 'crash', at: `crash.c:${lineOf(name)}` });
+      expect(report).toMatchObject({ fatal: false, comm: expect.any(String), cpu: expect.any(Number), pid: expect.any(Number) });
+    }
   });
 
   test('two CPUs that warn at once are two reports, each with its CPU and its task', async () => {

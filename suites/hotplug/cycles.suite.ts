@@ -5,7 +5,7 @@ import { EDU, q35 } from 'rootport';
 import { useMachine } from 'rootport/jest';
 
 const vm = useMachine({ machine: q35({ ports: 1 }), warm: async (guest, machine) => guest.loadModule(await machine.buildModule('images/probe')) });
-const WARM_UP = 30;
+const WARM_UP = 10;
 const CYCLES = 200;
 const BDF = '0000:01:00.0';
 const CTL = `/sys/kernel/debug/rootport_probe/${BDF}/ctl`;

@@ -1,5 +1,6 @@
-// The in-tree virtio_blk and virtio_rng drivers on packed rings (virtio 1.2, 2.8): a file system made, filled,
-// verified and checked; a machine stopped and continued under I/O; devices unplugged and plugged again.
+// The in-tree virtio_blk and virtio_rng drivers on packed rings (virtio 1.2, 2.8): a ring of few entries, answers out of
+// order; a machine stopped and continued under I/O; devices unplugged and plugged again. fio and a file system on
+// packed rings: stress.suite.ts.
 import { createHash } from 'node:crypto';
 import { describe, expect, test } from '@jest/globals';
 import { q35, virtioBlk, virtioRng, type PciFunction } from 'rootport';
@@ -20,30 +21,14 @@ async function node(fn: PciFunction): Promise<string> {
   return `/dev/${(await vm.guest.run(`ls ${fn.sysfs}/virtio*/block`)).stdout.trim()}`;
 }
 
-test.each([true, false])('a disk that offers packed rings (%p) has them, and one that does not has none', async (asked) => {
-  expect(await packed(await vm.plug(virtioBlk({ capacityBytes: MIB, packed: asked })))).toBe(asked);
-});
-
-test.each([true, false])('an entropy device that offers packed rings (%p) has them, and one that does not has none', async (asked) => {
-  expect(await packed(await vm.plug(virtioRng({ packed: asked })))).toBe(asked);
+test('disks and entropy devices that offer packed rings have them, and those that do not have none', async () => {
+  for (const offered of [true, false]) {
+    expect([offered, await packed(await vm.plug(virtioBlk({ capacityBytes: MIB, packed: offered })))]).toEqual([offered, offered]);
+    expect([offered, await packed(await vm.plug(virtioRng({ packed: offered })))]).toEqual([offered, offered]);
+  }
 });
 
 describe('a disk on packed rings', () => {
-  test('mkfs.ext4, write, drop caches, the checksum is the same, and fsck finds nothing', async () => {
-    const disk = virtioBlk({ capacityBytes: 64 * MIB, queues: 2, packed: true });
-    const dev = await node(await vm.plug(disk));
-    const content = Buffer.alloc(8 * MIB);
-    for (let i = 0; i < content.length; i += 4) content.writeUInt32LE((i * 2654435761) >>> 0, i);
-    await vm.guest.run(`mkfs.ext4 -q -F ${dev} && mount -t ext4 ${dev} /mnt`);
-    await vm.guest.upload(content, '/mnt/content');
-    await vm.guest.run('sync; echo 3 >/proc/sys/vm/drop_caches');
-    expect((await vm.guest.run('sha256sum /mnt/content')).stdout.split(' ')[0]).toBe(createHash('sha256').update(content).digest('hex'));
-    await vm.guest.run('umount /mnt');
-    expect((await vm.guest.run(`fsck.ext4 -f -n ${dev} 2>&1`)).stdout).toMatch(/\/dev\/vd[a-z]: \d+\/\d+ files/);
-    expect(disk.refused).toEqual([]);
-    await expect(vm).toHaveCleanLog();
-  });
-
   test('of few entries, with requests done late, keeps every byte over many wraps', async () => {
     const disk = virtioBlk({ capacityBytes: 16 * MIB, queueSize: 8, latencyMs: 1, packed: true });
     const dev = await node(await vm.plug(disk));
@@ -72,7 +57,7 @@ describe('a disk on packed rings', () => {
     const read = await Promise.all(readers.map(async (reader) => (await reader.settled()).stdout.trim().split(/\s+/)));
     expect(read).toEqual(blocks.map((block) => ['4096', `${block / 100}`]));
     disk.queue(0).release();
-    await vm.guest.run(`dd if=${dev} of=/dev/null bs=4k count=300 iflag=direct 2>/dev/null`);
+    await vm.guest.run(`dd if=${dev} of=/dev/null bs=4k count=300 iflag=direct 2>/dev/null`); // and goes on from there, over wraps
   });
 
   test('answers what was under way when the machine was stopped, once it goes on', async () => {
@@ -94,9 +79,9 @@ describe('a disk on packed rings', () => {
   test('stopped and continued under load loses and repeats nothing', async () => {
     const disk = virtioBlk({ capacityBytes: 16 * MIB, queues: 2, packed: true });
     const dev = await node(await vm.plug(disk));
-    await vm.guest.run('dd if=/dev/urandom of=/tmp/content bs=1M count=8 2>/dev/null');
-    const writing = await vm.guest.start(`dd if=/tmp/content of=${dev} bs=4k oflag=direct 2>/dev/null; dd if=${dev} bs=4k count=2048 iflag=direct 2>/dev/null | sha256sum; sha256sum </tmp/content`);
-    for (let round = 0; round < 5; round += 1) {
+    await vm.guest.run('dd if=/dev/urandom of=/tmp/content bs=1M count=4 2>/dev/null');
+    const writing = await vm.guest.start(`dd if=/tmp/content of=${dev} bs=4k oflag=direct 2>/dev/null; dd if=${dev} bs=4k count=1024 iflag=direct 2>/dev/null | sha256sum; sha256sum </tmp/content`);
+    for (let round = 0; round < 4; round += 1) {
       await disk.queue(0).nextRequest({ timeoutMs: 20_000 });
       await vm.qmp.execute('stop');
       await vm.qmp.execute('cont');
@@ -108,7 +93,7 @@ describe('a disk on packed rings', () => {
 
   test('unplugged and plugged again is the same disk', async () => {
     const disk = virtioBlk({ capacityBytes: MIB, packed: true });
-    for (let round = 0; round < 3; round += 1) {
+    for (let round = 0; round < 2; round += 1) {
       const fn = await vm.plug(disk);
       const dev = await node(fn);
       expect(await packed(fn)).toBe(true);

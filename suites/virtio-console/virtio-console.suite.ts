@@ -2,7 +2,7 @@
 // (vportNpM), both ways; ports that come and go; and an unplug while somebody reads. Needs QEMU 11.1, which carries any
 // virtio device.
 import { createHash, randomBytes } from 'node:crypto';
-import { beforeEach, describe, expect, test } from '@jest/globals';
+import { describe, expect, test } from '@jest/globals';
 import { q35, virtioConsole, type ConsolePort, type PciFunction, type VirtioConsole } from 'rootport';
 import { useMachine } from 'rootport/jest';
 
@@ -31,48 +31,33 @@ async function plug(device: VirtioConsole): Promise<Plugged> {
 const named = (fn: PciFunction, name: string): Promise<void> =>
   vm.guest.until(`grep -qx ${name} ${fn.sysfs}/virtio*/virtio-ports/*/name`, `the guest to have the port ${name}`, 5000);
 
-describe('a console', () => {
-  let plugged: Plugged;
-  let port: ConsolePort;
+test('a console is 1af4:1043, driven by virtio_console: it shows what the guest prints, the guest reads what is typed, and it has the size that it is given', async () => {
+  const { device, fn } = await plug(virtioConsole({ size: { columns: 100, rows: 30 } }));
+  expect((await vm.guest.run(`cat ${fn.sysfs}/device; basename $(readlink ${fn.sysfs}/virtio*/driver)`)).stdout).toBe('0x1043\nvirtio_console\n');
+  const port = device.port(0);
+  await port.guestOpened();
   const hvc = '/dev/hvc0'; // the first console of this guest
-  beforeEach(async () => {
-    plugged = await plug(virtioConsole({ size: { columns: 100, rows: 30 } }));
-    port = plugged.device.port(0);
-    await port.guestOpened();
-    // Held open: the settings of a terminal go with the last who has it open.
-    await vm.guest.start(`sleep 1000 <${hvc}`);
-    await vm.guest.run(`stty -F ${hvc} raw -echo`);
-  });
+  // Held open: the settings of a terminal go with the last who has it open.
+  await vm.guest.start(`sleep 1000 <${hvc}`);
+  await vm.guest.run(`stty -F ${hvc} raw -echo`);
 
-  test('is 1af4:1043, driven by virtio_console', async () => {
-    const { fn } = plugged;
-    expect((await vm.guest.run(`cat ${fn.sysfs}/device; basename $(readlink ${fn.sysfs}/virtio*/driver)`)).stdout).toBe('0x1043\nvirtio_console\n');
-  });
+  await vm.guest.run(`echo 'login:' >${hvc}`);
+  expect(await port.readUntil('login:')).toBe('login:');
+  const reader = await vm.guest.start(`head -n 1 <${hvc}`);
+  await port.write('root\n');
+  expect((await reader.wait()).stdout).toBe('root\n');
 
-  test('shows what the guest prints, and the guest reads what is typed', async () => {
-    await vm.guest.run(`echo 'login:' >${hvc}`);
-    expect(await port.readUntil('login:')).toBe('login:');
-    const reader = await vm.guest.start(`head -n 1 <${hvc}`);
-    await port.write('root\n');
-    expect((await reader.wait()).stdout).toBe('root\n');
-    await expect(vm).toHaveCleanLog();
-  });
+  const { stdout } = await vm.guest.run(`dd if=/dev/urandom of=/tmp/out bs=1k count=64 2>/dev/null; md5sum </tmp/out`);
+  if (port.unreadBytes > 0) await port.read();
+  const writing = await vm.guest.start(`cat /tmp/out >${hvc}`);
+  expect(md5(await port.readExactly(65536, { timeoutMs: 30_000 }))).toBe(stdout.slice(0, 32));
+  await writing.wait();
 
-  test('passes 64 KiB of output byte by byte as they are', async () => {
-    const { stdout } = await vm.guest.run(`dd if=/dev/urandom of=/tmp/out bs=1k count=64 2>/dev/null; md5sum </tmp/out`);
-    if (port.unreadBytes > 0) await port.read();
-    const writing = await vm.guest.start(`cat /tmp/out >${hvc}`);
-    expect(md5(await port.readExactly(65536, { timeoutMs: 30_000 }))).toBe(stdout.slice(0, 32));
-    await writing.wait();
-  });
-
-  test('has the size that it was given, and another when it is resized; who runs on it is told', async () => {
-    const size = async (): Promise<string> => (await vm.guest.run(`stty -F ${hvc} size`)).stdout.trim();
-    expect(await size()).toBe('30 100');
-    plugged.device.resize({ columns: 132, rows: 43 });
-    await vm.guest.until(`[ "$(stty -F ${hvc} size)" = '43 132' ]`, 'the console to have its new size', 5000);
-    await expect(vm).toHaveCleanLog();
-  });
+  const size = async (): Promise<string> => (await vm.guest.run(`stty -F ${hvc} size`)).stdout.trim();
+  expect(await size()).toBe('30 100');
+  device.resize({ columns: 132, rows: 43 });
+  await vm.guest.until(`[ "$(stty -F ${hvc} size)" = '43 132' ]`, 'the console to have its new size', 5000);
+  await expect(vm).toHaveCleanLog();
 });
 
 describe('a port', () => {
@@ -95,24 +80,20 @@ describe('a port', () => {
     await expect(vm).toHaveCleanLog();
   });
 
-  test('keeps what is written to it until the guest opens it', async () => {
-    const { device, node } = await plug(virtioConsole({ ports: [{ name: 'late' }] }));
-    const port = device.port(0);
-    await expect(port.write('are you there?\n', { timeoutMs: 100 })).rejects.toThrow('waited 100 ms for port 0 of the guest to take 15 bytes');
-    expect(port.unsentBytes).toBe(15);
-    expect((await vm.guest.run(`head -n 1 ${await node(port)}`)).stdout).toBe('are you there?\n');
-    expect(port.unsentBytes).toBe(0);
-  });
+  test('keeps what is written to it until the guest opens it; closed at this end it reads as ended and takes no writes, and opened it goes on', async () => {
+    const { device, node } = await plug(virtioConsole({ ports: [{ name: 'late' }, { name: 'shut', open: false }] }));
+    const [late, shut] = [device.port(0), device.port(1)];
+    await expect(late.write('are you there?\n', { timeoutMs: 100 })).rejects.toThrow('waited 100 ms for port 0 of the guest to take 15 bytes');
+    expect(late.unsentBytes).toBe(15);
+    expect((await vm.guest.run(`head -n 1 ${await node(late)}`)).stdout).toBe('are you there?\n');
+    expect(late.unsentBytes).toBe(0);
 
-  test('closed at this end reads as ended and takes no writes; opened, it goes on', async () => {
-    const { device, node } = await plug(virtioConsole({ ports: [{ name: 'shut', open: false }] }));
-    const port = device.port(0);
-    const path = await node(port);
+    const path = await node(shut);
     expect((await vm.guest.run(`cat ${path}`)).stdout).toBe('');
     const writer = await vm.guest.start(`echo waited >${path}`);
     await expect(writer.settled({ timeoutMs: HANG_MS })).rejects.toThrow('waited');
-    port.setOpen(true);
-    expect(await port.readUntil('waited\n')).toBe('waited\n');
+    shut.setOpen(true);
+    expect(await shut.readUntil('waited\n')).toBe('waited\n');
     await writer.wait();
   });
 
@@ -150,21 +131,16 @@ describe('ports that come and go', () => {
     expect(device.refused).toEqual([]);
     await expect(vm).toHaveCleanLog();
   });
-
-  test('removed under a reader end its read with an error', async () => {
-    const { device, fn, node } = await plug(virtioConsole({ ports: [{ console: true }] }));
-    const port = device.addPort({ name: 'brief' });
-    await named(fn, 'brief');
-    const reader = await vm.guest.start(`cat ${await node(port)}`);
-    await port.guestOpened();
-    device.removePort(port);
-    expect(await reader.settled()).toMatchObject({ exitCode: 1, stderr: expect.stringContaining('No such device') });
-    await expect(vm).toHaveCleanLog();
-  });
 });
 
-test('an unplug while somebody blocks in a read of a port ends the read, and leaves nothing behind', async () => {
+test('a port removed, and a device unplugged, while somebody blocks in a read of it ends the read, and leaves nothing behind', async () => {
   const { device, fn, node } = await plug(virtioConsole({ ports: [{ console: true }, { name: 'read' }] }));
+  const brief = device.addPort({ name: 'brief' });
+  await named(fn, 'brief');
+  const first = await vm.guest.start(`cat ${await node(brief)}`);
+  await brief.guestOpened();
+  device.removePort(brief);
+  expect(await first.settled()).toMatchObject({ exitCode: 1, stderr: expect.stringContaining('No such device') });
   await named(fn, 'read');
   const port = device.port(1);
   const reader = await vm.guest.start(`cat ${await node(port)}`);

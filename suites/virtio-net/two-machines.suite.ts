@@ -69,8 +69,8 @@ test('four TCP streams at once, two each way on a queue pair each, arrive as the
   await connect(cards, 4000);
   const before = tally(link, cards);
   const streams = [0, 1].flatMap((cpu) => [
-    { from: here, to: there, address: ADDRESSES[0], port: 8000 + cpu, cpu, mib: 4 },
-    { from: there, to: here, address: ADDRESSES[1], port: 8000 + cpu, cpu, mib: 4 },
+    { from: here, to: there, address: ADDRESSES[0], port: 8000 + cpu, cpu, mib: 2 },
+    { from: there, to: here, address: ADDRESSES[1], port: 8000 + cpu, cpu, mib: 2 },
   ]);
   for (const [sent, arrived] of await Promise.all(streams.map(transfer))) expect(arrived).toBe(sent);
   for (const vm of [here, there]) await vm.guest.run('killall httpd');
@@ -95,7 +95,7 @@ test('four TCP streams at once, two each way on a queue pair each, arrive as the
     await expect(vm).toHaveCleanLog();
   }
   expect(wire.frames).toBe(cards[0].counts.transmitted.frames + cards[0].counts.received.frames);
-  expect((await stat(wire.path)).size).toBeGreaterThan(16 * MIB);
+  expect((await stat(wire.path)).size).toBeGreaterThan(8 * MIB);
 });
 
 interface IperfSum {
@@ -118,12 +118,12 @@ test('iperf3 from guest to guest: TCP both ways at once over both pairs, reverse
   };
   /** What went over the wire in each direction since, bytes. */
   const wire = (): number[] => cards.map(({ counts }) => counts.transmitted.bytes);
-  const [LEAST, HEADERS] = [4 * MIB, 14 + 20 + 20];
+  const [LEAST, HEADERS] = [2 * MIB, 14 + 20 + 20];
 
   const before = wire();
   const both = await iperf(`--bidir -P 2 -n ${LEAST}`);
   for (const [i, sum] of [both.sum_received, both.sum_received_bidir_reverse].entries()) {
-    expect(sum.bytes).toBeGreaterThanOrEqual(LEAST / 2); // the one that is done first ends the other
+    expect(sum.bytes).toBeGreaterThanOrEqual(LEAST / 8); // the one that is done first ends the other
     expect(wire()[i] - before[i]).toBeGreaterThan(sum.bytes + HEADERS * sum.bytes / 1500);
   }
   const reversed = wire();

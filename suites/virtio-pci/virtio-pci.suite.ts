@@ -2,7 +2,7 @@
 // beside the BARs, and BAR 4 moved under a driver. virtio 1.2, 4.1.4; Linux drivers/virtio/virtio_pci_{modern,legacy}.c.
 // What a driver finds without an operating system is suites/bare/virtio-pci.suite.ts's.
 import { beforeAll, describe, expect, test } from '@jest/globals';
-import { openVirtioTransport, q35, qemuDevice, virtioBlk, virtioRng, type PciAccess, type PciFunction } from 'rootport';
+import { openVirtioTransport, pc, q35, qemuDevice, virtioBlk, virtioRng, type PciAccess, type PciFunction } from 'rootport';
 import { useMachine, type TestMachine } from 'rootport/jest';
 
 const LAYOUTS = {
@@ -11,14 +11,16 @@ const LAYOUTS = {
   legacy: { 'disable-legacy': 'off', 'disable-modern': true },
   'modern-pio-notify': { 'disable-legacy': 'on', 'modern-pio-notify': true },
   'page-per-vq': { 'disable-legacy': 'on', 'page-per-vq': true },
+  /** PCI Express: modern; conventional PCI: transitional. */
+  'bus-made': {},
 } as const;
 type Layout = keyof typeof LAYOUTS;
 
 /** VIRTIO_F_VERSION_1. */
 const VERSION_1 = 32;
 
-/** What the driver made of an entropy device of this layout: whether it is modern, and the BARs that it claimed. */
-async function driven(vm: TestMachine, layout: Layout): Promise<{ fn: PciFunction; version1: boolean; claims: string[] }> {
+/** What the driver made of an entropy device of this layout: its device id, whether it is modern, and the BARs that it claimed. */
+async function driven(vm: TestMachine, layout: Layout): Promise<{ fn: PciFunction; id: string; version1: boolean; claims: string[] }> {
   await vm.guest.run('modprobe virtio_rng');
   const fn = await vm.plug(qemuDevice('virtio-rng-pci', LAYOUTS[layout]));
   await vm.guest.until(`[ -e ${fn.sysfs}/msi_irqs ] && grep -q virtio_rng /sys/class/misc/hw_random/rng_current`, 'virtio_rng to serve the device', 10_000);
@@ -30,7 +32,7 @@ async function driven(vm: TestMachine, layout: Layout): Promise<{ fn: PciFunctio
     .map(([, start = '', driver = '']) => [bars.get(BigInt(`0x${start}`)), driver] as const)
     .filter(([bar]) => bar !== undefined).map(([bar, driver]) => `BAR ${bar} ${driver}`);
   expect((await vm.guest.run('dd if=/dev/hwrng bs=64 count=4 iflag=fullblock 2>/dev/null | wc -c')).stdout.trim()).toBe('256');
-  return { fn, version1: features[VERSION_1] === '1', claims };
+  return { fn, id: (await vm.guest.run(`cat ${fn.sysfs}/device`)).stdout.trim(), version1: features[VERSION_1] === '1', claims };
 }
 
 describe('unless forced, with prefetchable windows of 16 MiB', () => {
@@ -44,6 +46,7 @@ describe('unless forced, with prefetchable windows of 16 MiB', () => {
     const NOTIFY = (multiplier: string): string => `VirtIO: Notify\n\t\tBAR=4 offset=00003000 size=${multiplier === '00001000' ? '00400000' : '00001000'} multiplier=${multiplier}`;
     const STRUCTURES = ['VirtIO: CommonCfg\n\t\tBAR=4 offset=00000000', 'VirtIO: ISR\n\t\tBAR=4 offset=00001000', 'VirtIO: DeviceCfg\n\t\tBAR=4 offset=00002000'];
     test.each([
+      ['bus-made', true, ['BAR 4 virtio-pci-modern'], [...STRUCTURES, NOTIFY('00000004')]],
       ['modern', true, ['BAR 4 virtio-pci-modern'], [...STRUCTURES, NOTIFY('00000004')]],
       ['transitional', true, ['BAR 4 virtio-pci-modern'], [...STRUCTURES, NOTIFY('00000004')]],
       ['legacy', false, ['BAR 0 virtio-pci-legacy'], []],
@@ -51,7 +54,7 @@ describe('unless forced, with prefetchable windows of 16 MiB', () => {
       ['page-per-vq', true, ['BAR 4 virtio-pci-modern'], [...STRUCTURES, NOTIFY('00001000')]],
     ] as const)('of a %s device: VERSION_1 accepted is %p, the driver claims what it uses, and entropy comes', async (layout, version1, claims, structures) => {
       const seen = await driven(vm, layout);
-      expect([seen.version1, seen.claims]).toEqual([version1, claims]);
+      expect([seen.id, seen.version1, seen.claims]).toEqual([['transitional', 'legacy'].includes(layout) ? '0x1005' : '0x1044', version1, claims]);
       const { stdout } = await vm.guest.run(`lspci -vv -s ${seen.fn.bdf}`);
       for (const structure of structures) expect(stdout).toContain(structure);
       expect([...stdout.matchAll(/VirtIO: (?:CommonCfg|ISR|DeviceCfg|Notify)/g)]).toHaveLength(layout === 'modern-pio-notify' ? 5 : structures.length);
@@ -177,6 +180,22 @@ describe('forced to legacy by the module\'s parameter', () => {
   ] as const)('a %s device: VERSION_1 accepted is %p, and entropy comes', async (layout, version1, claims) => {
     const seen = await driven(vm, layout);
     expect([seen.version1, seen.claims]).toEqual([version1, claims]);
+    await expect(vm).toHaveCleanLog();
+  });
+});
+
+describe('on pc, whose bus is conventional PCI', () => {
+  const vm = useMachine({ machine: pc({ ports: 1 }), fresh: 'file' }); // each test plugs a device of its own
+
+  test.each([
+    ['bus-made', '0x1005', true, ['BAR 4 virtio-pci-modern']],
+    ['modern', '0x1044', true, ['BAR 4 virtio-pci-modern']],
+    ['legacy', '0x1005', false, ['BAR 0 virtio-pci-legacy']],
+  ] as const)('a %s device is %s, VERSION_1 accepted is %p, the driver claims what it uses, and entropy comes over MSI-X', async (layout, deviceId, version1, claims) => {
+    const { fn, ...seen } = await driven(vm, layout);
+    expect(seen).toEqual({ id: deviceId, version1, claims });
+    await expect(fn).toHaveMsix({ vectors: 2, tableBar: 1, tableOffset: 0, pbaBar: 1, pbaOffset: 0x800 });
+    await expect(fn).toHaveDelivered({ vector: 1, atLeast: 1 });
     await expect(vm).toHaveCleanLog();
   });
 });

@@ -5,7 +5,9 @@ import type { MatcherContext } from 'expect';
 import { UsageError } from '../../errors.ts';
 import { BareFunction } from '../../machine/bare-function.ts';
 import type { InterruptLedger, InterruptMark } from '../../machine/interrupt-ledger.ts';
-import { readStretch, type StretchEvents } from '../../machine/interrupt-stretch.ts';
+import { readBareStretch } from '../../machine/interrupt-bare.ts';
+import { readStretch } from '../../machine/interrupt-stretch.ts';
+import { bareTimeline, readTimeline, type InterruptTimeline } from '../../machine/interrupt-timeline.ts';
 import type { PciFunction } from '../../machine/pci-function.ts';
 import { renderLedger } from '../../report/ledger-table.ts';
 import { anyFunctionOf, checkFields, nameOf, type MatcherResult } from './format.ts';
@@ -63,10 +65,10 @@ export async function toHaveDelivered(
   const { others = 'accounted' } = given;
   if (!OTHERS.includes(others)) throw new UsageError(`toHaveDelivered: others: ${JSON.stringify(others)}`, { hint: `it is one of ${OTHERS.join(', ')}` });
   const ranges = list.map(rangeOf);
-  const { ledger, events, findings } = await watch(fn, ranges, others, given);
+  const { ledger, timeline, findings } = await watch(fn, ranges, others, given);
   const wrong = new Map<number, string[]>();
   for (const { vector, why } of findings) wrong.set(vector, [...wrong.get(vector) ?? [], why]);
-  const drawing = findings.length === 0 || events === undefined || fn instanceof BareFunction ? [] : [await writeTimeline(fn, given.since, events, wrong)];
+  const drawing = findings.length === 0 ? [] : [await writeTimeline(fn, nameOf(fn), timeline, wrong)];
   return {
     pass: findings.length === 0,
     message: () => [
@@ -106,22 +108,31 @@ function rangeOf({ exactly, atLeast, atMost, vector }: VectorClaim): CountRange 
 
 interface Look {
   readonly ledger: InterruptLedger;
-  readonly events: StretchEvents | undefined;
+  /** What happened when. */
+  readonly timeline: () => Promise<InterruptTimeline>;
   readonly findings: readonly Finding[];
 }
 
+async function look(fn: PciFunction | BareFunction, since: InterruptMark | undefined): Promise<Omit<Look, 'findings'>> {
+  if (fn instanceof BareFunction) {
+    const { ledger, events } = await fn.machine.scene(() => readBareStretch(fn, since));
+    return { ledger, timeline: () => Promise.resolve(bareTimeline(events)) };
+  }
+  const { ledger, events } = await readStretch(fn, since);
+  return { ledger, timeline: () => readTimeline(fn, since, events) };
+}
+
 async function watch(fn: PciFunction | BareFunction, ranges: readonly CountRange[], others: OthersClaim, { since, timeoutMs }: DeliveryOptions): Promise<Look> {
-  const bare = fn instanceof BareFunction;
-  const giveUpAt = performance.now() + (timeoutMs ?? (bare ? fn.machine.innards.timeoutMs : fn.machine.guest.defaultTimeoutMs) / 2);
+  const giveUpAt = performance.now() + (timeoutMs ?? (fn instanceof BareFunction ? fn.machine.innards.timeoutMs : fn.machine.guest.defaultTimeoutMs) / 2);
   for (let held = false; ;) {
-    const { ledger, events } = bare ? { ledger: await fn.machine.ledger(fn, since), events: undefined } : await readStretch(fn, since);
+    const { ledger, timeline } = await look(fn, since);
     const beyond = ranges.find(({ vector }) => vector >= ledger.vectors);
     if (ledger.mode !== 'none' && beyond !== undefined) {
       throw new UsageError(`${nameOf(fn)} has ${ledger.mode === 'msi' ? 'MSI' : 'MSI-X'} vectors 0 to ${ledger.vectors - 1}; ${beyond.vector} is none`);
     }
     const findings = findWrong(ledger, ranges, others);
     const holds = findings.length === 0;
-    if ((holds && held) || findings.some(({ final }) => final) || performance.now() > giveUpAt) return { ledger, events, findings };
+    if ((holds && held) || findings.some(({ final }) => final) || performance.now() > giveUpAt) return { ledger, timeline, findings };
     held = holds;
   }
 }
