@@ -50,7 +50,7 @@ export async function markInterrupts(fn: PciFunction): Promise<InterruptMark> {
   recordFires(fn.plugged);
   const unknowable = trace.missing !== undefined || fn.fireWitness?.watch === undefined;
   let waiting: ReadonlySet<number> = new Set();
-  /** What was fired until then has been taken. */
+  /** What was fired until then, and was sent, has been taken. */
   let takenMs = -Infinity;
   for (let look = 1; ; look += 1) {
     const reading = await readGuestInterrupts(fn);
@@ -63,7 +63,7 @@ export async function markInterrupts(fn: PciFunction): Promise<InterruptMark> {
     if (!settled && !unknowable && look < SETTLING_LOOKS) {
       // The guest may answer on one CPU while another has yet to take what was sent.
       waiting = await takenByCpus(fn.machine, reading);
-      if (unsent.size === 0) takenMs = nowMs;
+      takenMs = nowMs;
       continue;
     }
     await traceHandlers(fn.machine.guest.shell, [...reading.irqs.keys()]);
