@@ -10,7 +10,10 @@ import type { QmpClient } from '../qmp/client.ts';
 import { within } from '../wait.ts';
 import type { MachineShape } from './launch.ts';
 
-/** `elf`: an ELF64 core, as large as the guest's memory. `kdump-zlib`: makedumpfile's format, compressed, for crash and drgn. */
+/**
+ * `elf`: an ELF64 core, as large as the guest's memory. `kdump-zlib`: makedumpfile's format, compressed; QEMU before 8.2
+ * writes it flattened only, which crash reads, and drgn after `makedumpfile -R`.
+ */
 export type CoreFormat = 'elf' | 'kdump-zlib';
 
 export interface DumpOptions {
@@ -45,7 +48,7 @@ export async function dumpMemory(
   { qmp, shape: { memoryMiB } }: { readonly qmp: QmpClient; readonly shape: Pick<MachineShape, 'memoryMiB'> },
   path: string, { format = 'elf', timeoutMs = TIMEOUT_MS, progress = silentProgress }: DumpOptions = {},
 ): Promise<number> {
-  await checkFormat(qmp, format);
+  const written = await formatOf(qmp, format);
   const { bavail, bsize } = await statfs(dirname(resolve(path)));
   if (bavail * bsize < memoryMiB * MIB) {
     throw new EnvironmentError(`${dirname(resolve(path))} has ${Math.floor(bavail * bsize / MIB)} MiB free, and the guest has ${memoryMiB} MiB of memory`, { hint: 'name a file elsewhere' });
@@ -55,7 +58,7 @@ export async function dumpMemory(
     progress.start(`core of the guest, ${memoryMiB} MiB`);
     // By a descriptor: QEMU makes no file of its own, and any path will do.
     await qmp.execute('getfd', { fdname: FD_NAME }, { fds: [file.fd], afterAbort: true });
-    await dump(qmp, format, timeoutMs, progress);
+    await dump(qmp, written, timeoutMs, progress);
     const { size } = await stat(path);
     progress.succeed(`core of the guest: ${path}, ${Math.ceil(size / MIB)} MiB`);
     return size;
@@ -68,13 +71,16 @@ export async function dumpMemory(
   }
 }
 
-async function checkFormat(qmp: QmpClient, format: CoreFormat): Promise<void> {
+/** As this QEMU names it. */
+async function formatOf(qmp: QmpClient, format: CoreFormat): Promise<string> {
   if (!FORMATS.includes(format)) throw new UsageError(`there is no core format ${JSON.stringify(format)}`, { hint: `they are ${FORMATS.join(' and ')}` });
   const { formats } = await qmp.execute<{ formats: string[] }>('query-dump-guest-memory-capability', undefined, { afterAbort: true });
-  if (!formats.includes(format)) throw new UsageError(`this QEMU does not write ${format}`, { hint: `it writes ${formats.join(', ')}` });
+  const found = (format === 'elf' ? ['elf'] : ['kdump-raw-zlib', 'kdump-zlib']).find((one) => formats.includes(one));
+  if (found === undefined) throw new UsageError(`this QEMU does not write ${format}`, { hint: `it writes ${formats.join(', ')}` });
+  return found;
 }
 
-async function dump(qmp: QmpClient, format: CoreFormat, timeoutMs: number, progress: Progress): Promise<void> {
+async function dump(qmp: QmpClient, format: string, timeoutMs: number, progress: Progress): Promise<void> {
   const stops: (() => void)[] = [];
   try {
     // Not expectEvent: after a fault of the guest's the client waits for nothing any more, and QEMU lives.

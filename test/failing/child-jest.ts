@@ -28,8 +28,8 @@ export interface ChildRun {
   readonly terminal: string;
 }
 
-/** `name`: that of a file in suites/, without `.suite.ts`. Rejects when the child writes no results. */
-export function runSuite(name: string): Promise<ChildRun> {
+/** `name`: that of a file in suites/, without `.suite.ts`. No guest is kept unless `env` says so. Rejects when the child writes no results. */
+export function runSuite(name: string, env: Readonly<Record<string, string>> = {}): Promise<ChildRun> {
   return withDir(async ({ path }) => {
     const results = join(path, 'jest.json'), record = join(path, 'rootport.json');
     const child = execa(process.execPath, [
@@ -37,7 +37,7 @@ export function runSuite(name: string): Promise<ChildRun> {
       '-c', 'test/failing/jest.config.js', '--runInBand', '--json', `--outputFile=${results}`, `suites/${name}.suite.ts`,
     ], {
       cwd: ROOT, reject: false, all: true, timeout: 240_000,
-      env: { FORCE_COLOR: '0', ROOTPORT_RESULTS: record, NODE_OPTIONS: '' },
+      env: { FORCE_COLOR: '0', ROOTPORT_RESULTS: record, ROOTPORT_KEEP_STATES: '0', ...env, NODE_OPTIONS: '' },
     });
     const { exitCode, all } = await child;
     const { testResults } = JSON.parse(await readFile(results, 'utf8')) as JestJson;

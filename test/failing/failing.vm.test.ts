@@ -1,9 +1,16 @@
 // Honest failure: each suite here must fail, with the exit code, in the test and with the words that name what
 // is wrong. Its controls, the same without the fault, must pass, or a failure would say nothing. They run
 // in a child Jest on dist/, as a user's would: build first.
-import { expect, test } from '@jest/globals';
+import { createHash } from 'node:crypto';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, describe, expect, test } from '@jest/globals';
+import { parseReport, type RunReport } from '../../src/report/run-report.ts';
+import { rootport } from '../cli/rootport.ts';
+import { readCore } from '../machine/core-reader.ts';
 import { machineDirectories, machineProcesses } from '../machine/nothing-left.ts';
-import { runSuite } from './child-jest.ts';
+import { runSuite, type ChildRun } from './child-jest.ts';
 
 interface Failure {
   /** `failed`: what is under test is wrong. `errored`: the test did not get as far as telling. */
@@ -113,8 +120,21 @@ const suites: [string, string, Record<string, Failure>][] = [
   }],
 ];
 
+const reports = mkdtempSync(join(tmpdir(), 'failing-'));
+afterAll(() => rmSync(reports, { recursive: true }));
+
+/** Those that keep the guests of their failure, for the tests below. */
+const KEEPING = ['hanging-requests', 'guest-panic', 'lying-bar'];
+const runs = new Map<string, Promise<ChildRun>>();
+
+function runOnce(name: string): Promise<ChildRun> {
+  const run = runs.get(name) ?? runSuite(name, { ROOTPORT_REPORT: join(reports, name), ROOTPORT_KEEP_STATES: KEEPING.includes(name) ? '1' : '0' });
+  runs.set(name, run);
+  return run;
+}
+
 test.each(suites)('%s fails its suite, and nothing else does', async (_, name, failures) => {
-  const { pid, exitCode, tests, record, terminal } = await runSuite(name);
+  const { pid, exitCode, tests, record, terminal } = await runOnce(name);
   expect(exitCode).toBe(1);
 
   const wanted = new Map(tests.map(({ title }) => [title, title in failures ? 'failed' : 'passed']));
@@ -134,4 +154,73 @@ test.each(suites)('%s fails its suite, and nothing else does', async (_, name, f
 
   expect(machineProcesses(`rootport--${pid}-`)).toEqual([]);
   expect(machineDirectories().filter((directory) => directory.includes(`-${pid}-`))).toEqual([]);
+});
+
+describe('the guest of a failure', () => {
+  /** The folder of the one failed attempt, and what the report says of it. */
+  async function failureOf(name: string): Promise<{ folder: string; report: RunReport; terminal: string }> {
+    const { terminal } = await runOnce(name);
+    const report = parseReport(readFileSync(join(reports, name, 'report.json'), 'utf8'), 'report.json');
+    const [folder = ''] = report.tests.flatMap(({ attempts }) => attempts.flatMap((one) => one.folder ?? []));
+    return { folder: join(reports, name, folder), report, terminal };
+  }
+
+  /** What is in a folder, and when it was written. */
+  const looksOf = (folder: string): string[] => readdirSync(folder).sort().map((name) => {
+    const path = join(folder, name), { mode, size, mtimeMs } = statSync(path);
+    return `${name} ${(mode & 0o777).toString(8)} ${size} ${mtimeMs} ${createHash('sha256').update(readFileSync(path)).digest('hex')}`;
+  });
+
+  test('whose disk hangs is alive again in rootport shell --from, with what hung, and its folder stays as it was', async () => {
+    const { folder, report, terminal } = await failureOf('hanging-requests');
+    expect(terminal).toMatch(/the guest as it was: rootport shell --from .*failures\/hanging-requests-/);
+    expect(report.tests.flatMap(({ attempts }) => attempts.flatMap(({ machines }) => machines.flatMap(({ state }) => state ?? [])))).toHaveLength(1);
+    expect(readFileSync(join(folder, 'state.txt'), 'utf8')).toContain(`rootport shell --from ${folder}`);
+    const before = looksOf(join(folder, 'state'));
+    expect(before.map((line) => line.split(' ').slice(0, 2).join(' '))).toEqual(['console 600', 'memory 600', 'scene.json 600', 'snapshot.json 600', 'state 600']);
+    expect(statSync(join(folder, 'state')).mode & 0o777).toBe(0o700);
+
+    const { exitCode, stdout, stderr } = await rootport(['shell', '--from', folder], {
+      input: 'ps -o stat,args | grep "[d]d if"; cat /sys/block/vda/size; dmesg | grep "rootport: test"; grep " linux_banner$" /proc/kallsyms; cat /proc/version; exit 7\n',
+    });
+    const [task, sectors, mark, symbol = '', version = ''] = stdout.split('\n');
+    expect([exitCode, task, sectors, mark]).toEqual([7, expect.stringMatching(/^D .*dd if=\/dev\/vda of=\/dev\/null/), '2048', expect.stringContaining('rootport: test 2: must fail: ')]);
+    expect(stderr).toContain('the back end of dev0 (virtio-blk in rp1) is not here: its requests will hang');
+
+    // Opened again, for its memory: the kernel's own greeting lies where the kernel said.
+    const core = join(reports, 'core');
+    expect(await rootport(['shell', '--from', folder, '--core', core])).toMatchObject({ exitCode: 0, stdout: '', stderr: expect.stringMatching(/core of the guest: .*core, \d+ MiB/) });
+    const { notes, at } = readCore(core);
+    expect(notes.map(({ name, type }) => `${name} ${type}`)).toEqual(expect.arrayContaining(['CORE 1', 'QEMU 0']));
+    const physical = Number(BigInt(`0x${symbol.split(' ')[0]}`) - 0xffffffff80000000n);
+    expect(at(physical, 14).toString('latin1')).toBe('Linux version ');
+    expect(at(physical, version.length).toString('latin1')).toBe(version);
+    expect(statSync(core).mode & 0o777).toBe(0o600);
+    expect(looksOf(join(folder, 'state'))).toEqual(before);
+  });
+
+  test('whose kernel panicked is there for QEMU\'s monitor, and why it is not for a shell is said', async () => {
+    const { folder } = await failureOf('guest-panic');
+    const { exitCode, stdout, stderr } = await rootport(['shell', '--from', folder], { input: 'info status\ninfo registers\nno-such-command\nquit\ninfo status\n' });
+    expect(exitCode).toBe(0);
+    expect(stdout).toMatch(/^VM status: paused\n[^]*RIP=ffffffff[^]*unknown command: 'no-such-command'/);
+    expect(stdout.match(/VM status/g)).toHaveLength(1);
+    expect(stderr).toMatch(/it was kept after: the guest kernel reported: .*\n.*its kernel has panicked, and answers nobody: .*Kernel panic - not syncing: sysrq triggered crash/);
+  });
+
+  test('that could not be kept has the reason in its folder, and from the command', async () => {
+    const { folder, terminal } = await failureOf('lying-bar');
+    const reason = 'The machine\'s state was not kept: nothing can stand in for the back end of dev0 (ivshmem in rp';
+    expect(readFileSync(join(folder, 'state.txt'), 'utf8')).toContain(reason);
+    expect(readdirSync(folder)).not.toContain('state');
+    expect(terminal).not.toContain('shell --from');
+    expect(await rootport(['shell', '--from', folder])).toMatchObject({ exitCode: 2, stderr: expect.stringContaining(reason) });
+  });
+
+  test.each([
+    [['--qemu', '7.2'], 'the machine was kept with QEMU 10'], [['edu', '--cpus', '2'], 'edu, --cpus with --from: the machine is as it was'],
+  ])('is refused with %j', async (args, message) => {
+    const { folder } = await failureOf('hanging-requests');
+    expect(await rootport(['shell', '--from', folder, ...args])).toMatchObject({ exitCode: 2, stderr: expect.stringContaining(message) });
+  });
 });

@@ -22,7 +22,7 @@ export interface ChildRun {
 
 export function startJest(suite: string, args: readonly string[] = [], env: Record<string, string> = {}): ChildProcess {
   return spawn(process.execPath, [JEST, '-c', join(FIXTURES, 'jest.config.js'), ...args, `${suite}.suite`], {
-    cwd: FIXTURES, stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, ...env, FORCE_COLOR: '0', CI: '1' },
+    cwd: FIXTURES, stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, ROOTPORT_KEEP_STATES: '0', ...env, FORCE_COLOR: '0', CI: '1' },
   });
 }
 

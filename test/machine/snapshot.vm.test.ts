@@ -1,11 +1,14 @@
 // A snapshot's copies: each goes on where the machine stood, with its own memory, devices, time and random numbers.
-import { readdir } from 'node:fs/promises';
+import { mkdtemp, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { edu } from '../../src/devices/edu/index.ts';
+import { standIn } from '../../src/devices/stand-in.ts';
 import { virtioBlk } from '../../src/devices/virtio-blk/index.ts';
 import { UsageError } from '../../src/errors.ts';
 import { boot } from '../../src/machine/boot.ts';
+import { keepScene, restoreScene } from '../../src/machine/kept-scene.ts';
 import type { Machine } from '../../src/machine/machine.ts';
 import { Snapshot } from '../../src/machine/snapshot.ts';
 import { pc, q35 } from '../../src/qemu/preset.ts';
@@ -44,7 +47,7 @@ describe.each([
     expect(await said(two, 'dmesg | grep -c "crng reseeded due to virtual machine fork"')).toBe('1');
   });
 
-  test('devices are plugged into a copy, served, probed and unplugged', async () => {
+  test('devices are plugged into a copy, served, probed, kept as a failure would leave them, and unplugged', async () => {
     await using machine = await snapshot.restore();
     const disk = virtioBlk({ capacityBytes: 2 ** 20 });
     disk.bytes.fill(0x5a);
@@ -54,6 +57,22 @@ describe.each([
     const device = edu();
     const probed = await machine.probe(await machine.plug(device));
     expect(await probed.memRead(0, 0, 4)).toBe(0x010000edn);
+    // As a failure would leave it: kept with its devices, brought back without their back ends, while it goes on.
+    const directory = await mkdtemp(join(tmpdir(), 'kept-scene-'));
+    try {
+      expect((await keepScene(machine, directory)).stateless).toEqual(['dev1']);
+      expect(await said(machine, `dd if=/dev/${name} bs=4k count=1 iflag=direct 2>/dev/null | od -An -tx1 -N4`)).toBe('5a 5a 5a 5a');
+      await using scene = await restoreScene(directory, { standIn });
+      expect(scene.lacks).toEqual([expect.stringMatching(/^dev1 \(edu in .*QEMU does not save/), expect.stringMatching(/back end of dev0 \(virtio-blk in .* is not here/)]);
+      expect(await scene.qmp.execute('query-status')).toMatchObject({ running: false });
+      await scene.goOn();
+      const ssh = await scene.connect();
+      const { stdout } = await ssh.exec(`cat /sys/block/${name}/size /root/state; ls /sys/module/rootport_probe/drivers`, { timeoutMs: 10_000 });
+      expect(stdout.toString()).toBe('2048\nbefore\npci:rootport_probe\n');
+      ssh.close();
+    } finally {
+      await rm(directory, { recursive: true });
+    }
     expect(await machine.unplug(device)).toMatchObject({ leftovers: [] });
     expect(await machine.unplug(disk)).toMatchObject({ leftovers: [] });
   });

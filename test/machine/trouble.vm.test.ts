@@ -1,6 +1,8 @@
 // What ends every wait at once: QEMU's exit, a panic, an oops. Each from a wait that would last minutes.
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { afterEach, expect, test } from '@jest/globals';
-import { GuestFault, MachineExitError } from '../../src/errors.ts';
+import { GuestFault, MachineExitError, UsageError } from '../../src/errors.ts';
 import { boot } from '../../src/machine/boot.ts';
 import { restore } from '../../src/machine/kept-snapshots.ts';
 import type { Machine } from '../../src/machine/machine.ts';
@@ -57,4 +59,10 @@ test.each([
   expect(fault.title).toMatch(title);
   expect(fault.report).toMatch(/sysrq|RIP|Call Trace/);
   expect(afterReport).toBeLessThan(1000);
+  // QEMU lives, and what the kernel died of can be had.
+  const core = join(machine.innards.directory, 'core');
+  const sizeBytes = await machine.dumpMemory(core, { format: 'kdump-zlib' });
+  expect((await readFile(core)).toString('latin1', 0, 8)).toBe('KDUMP   ');
+  expect(sizeBytes).toBeLessThan(machine.innards.shape.memoryMiB * 2 ** 20);
+  await expect(machine.dumpMemory(core, { format: 'elf32' as 'elf' })).rejects.toThrow(UsageError);
 });
