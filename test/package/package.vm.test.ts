@@ -71,7 +71,7 @@ test('the types are there: the suite compiles, and a misspelt claim does not', a
   await writeFile(misspelt, (await readFile(join(project, 'my-driver.suite.ts'), 'utf8')).replace('tableBar: 1', 'tableBaz: 1'));
   try {
     const { stdout } = await execa(process.execPath, [tsc, '-p', project], { reject: false });
-    expect(stdout.split('\n').filter((line) => line.includes('error'))).toEqual([expect.stringMatching(/^misspelt\.suite\.ts\(\d+,\d+\): error TS2561: .*'tableBaz'/)]);
+    expect(stdout.split('\n').filter((line) => line.includes('error'))).toEqual([expect.stringMatching(/\bmisspelt\.suite\.ts\(\d+,\d+\): error TS2561: .*'tableBaz'/)]);
   } finally {
     await rm(misspelt);
   }
