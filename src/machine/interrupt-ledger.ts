@@ -1,6 +1,7 @@
 // The interrupt ledger of a function and a stretch of test: for each vector what the device fired, what the VMM
 // sent, what the guest handled and on which CPU, what is pending and masked. Facts only: matchers judge them.
 // Where they come from: interrupt-witnesses.ts (a guest), interrupt-bare.ts (the bare tier).
+import type { VectorCounts } from '../pci/vector-counts.ts';
 import type { TimedEvent } from './event-log.ts';
 import type { TracePosition } from './interrupt-trace.ts';
 
@@ -8,24 +9,11 @@ import type { TracePosition } from './interrupt-trace.ts';
 export const LEDGER_WITNESSES = ['fired', 'sent', 'handled', 'probed'] as const;
 export type LedgerWitness = (typeof LEDGER_WITNESSES)[number];
 
-export interface LedgerRow {
-  readonly vector: number;
-  /** Counts since the ledger began; undefined: this witness does not know. */
-  readonly fired: number | undefined;
-  readonly sent: number | undefined;
-  readonly handled: number | undefined;
-  readonly probed: number | undefined;
-  /** `handled` by CPU; CPUs that handled none are left out. */
-  readonly handledOn: readonly { readonly cpu: number; readonly times: number }[];
-  readonly pending: boolean | undefined;
+export interface LedgerRow extends VectorCounts {
   /** It was pending when the ledger began; false without a mark. */
   readonly wasPending: boolean | undefined;
   /** As many may have been fired before the ledger began and come in it; Infinity: not known. */
   readonly inFlight: number;
-  /** The mask bit of its table entry. */
-  readonly masked: boolean | undefined;
-  /** Where its message goes now. */
-  readonly cpu: number | undefined;
   /** Its message is known to have been the same all the time: what the VMM sent of it is all that was sent. */
   readonly sameMessage: boolean;
   /** Another vector, with the same message: what was sent cannot be told apart. */

@@ -9,6 +9,7 @@ import { within } from '../wait.ts';
 import { receiveState, sendState, uriOf } from './state-stream.ts';
 
 const TIMEOUT_MS = 30_000;
+const END_TIMEOUT_MS = 5000;
 const CAPABILITIES = ['events', 'x-ignore-shared'] as const;
 
 export interface MigrationSite {
@@ -49,7 +50,8 @@ export async function loadDeviceState({ qmp, directory, signal }: MigrationSite,
     sendState(socket, state);
     // "Completed" is the last that is said: RESUME comes before it (migration/migration.c, process_incoming_migration_bh).
     const status = await within(ended.status, { timeoutMs: TIMEOUT_MS, what: 'QEMU to load the machine\'s state', signal });
-    if (status === 'failed') throw new ProtocolError('QEMU could not load the machine\'s state');
+    // It says so a moment before it ends, and why on stderr (migration/migration.c, process_incoming_migration_co).
+    if (status === 'failed') await within(new Promise<never>(() => undefined), { timeoutMs: END_TIMEOUT_MS, what: 'QEMU, which could not load the machine\'s state, to end', signal });
   } finally {
     ended.stop();
   }

@@ -1,17 +1,9 @@
 // An interrupt ledger as a table: a row a vector. Pure. In a failure's message the rows that are wrong are marked,
 // and those that did not move are counted instead of shown: 2048 vectors stay readable.
+import type { VectorCounts } from '../pci/vector-counts.ts';
 
 /** A vector of a ledger (machine/interrupt-ledger.ts), as far as a table shows it. */
-export interface LedgerLine {
-  readonly vector: number;
-  readonly fired: number | undefined;
-  readonly sent: number | undefined;
-  readonly handled: number | undefined;
-  readonly probed: number | undefined;
-  readonly handledOn: readonly { readonly cpu: number; readonly times: number }[];
-  readonly pending: boolean | undefined;
-  readonly masked: boolean | undefined;
-  readonly cpu: number | undefined;
+export interface LedgerLine extends VectorCounts {
   readonly sharesMessageWith: number | undefined;
 }
 

@@ -1,6 +1,6 @@
 // make bench: every figure as a ratio measured in one run, with its range. Not a test: exits 0 either way.
-// node test/bench/main.mjs [boot] [snapshot] [dev] [exec] [blk] [ring]; ROOTPORT_BENCH_ROUNDS (5), ROOTPORT_ACCEL (auto).
-const NAMES = ['boot', 'snapshot', 'dev', 'exec', 'blk', 'ring'];
+// node test/bench/main.mjs [boot] [snapshot] [tests] [dev] [exec] [blk] [ring]; ROOTPORT_BENCH_ROUNDS (5), ROOTPORT_ACCEL (auto).
+const NAMES = ['boot', 'snapshot', 'tests', 'dev', 'exec', 'blk', 'ring'];
 const asked = process.argv.slice(2);
 const unknown = asked.filter((name) => !NAMES.includes(name));
 if (unknown.length > 0) {
