@@ -25,8 +25,8 @@ import { openSnapshot, writeSnapshot, type OpenSnapshot } from './snapshot-direc
 import { functionsWithout, sectionNames } from './state-sections.ts';
 import { Trouble } from './trouble.ts';
 
-/** QEMU waits for the back ends of its devices when it stops them: one that hangs would hold it for ever. */
-const STOP_TIMEOUT_MS = 10_000;
+/** QEMU waits for its devices' back ends, when it stops them or still: one that hangs would hold it for ever. */
+const ANSWER_TIMEOUT_MS = 5000;
 /** Nothing of the guest is translated yet, and it may have stood in the middle of anything. */
 const SSH_TIMEOUT_MS = 15_000;
 
@@ -39,10 +39,10 @@ const SSH_TIMEOUT_MS = 15_000;
 export async function keepScene(machine: Machine, directory: string): Promise<SceneRecord> {
   const { process, qmp, sshTarget: { privateKey, hostKeyBase64, nonce } } = machine.innards;
   if (!process.running) throw new MachineExitError('QEMU has ended: there is nothing left to keep', undefined, undefined);
-  const after = { afterAbort: true } as const;
+  const after = { afterAbort: true, timeoutMs: ANSWER_TIMEOUT_MS } as const;
   const { running } = await qmp.execute<{ running: boolean }>('query-status', undefined, after);
   try {
-    await qmp.execute('stop', undefined, { ...after, timeoutMs: STOP_TIMEOUT_MS });
+    await qmp.execute('stop', undefined, after);
     const devices = machine.innards.plugged.map((one) => deviceOf(one));
     // Without the signal: what broke the machine is what it is kept for.
     const state = await saveDeviceState({ qmp, directory: machine.innards.directory });
