@@ -83,7 +83,8 @@ export class GdbStub {
    */
   async onLoad(tell: (command: string) => void): Promise<() => void> {
     const { guest } = this.#machine;
-    const { channel } = await guest.start(`mkdir -p ${LOADS} && cd ${LOADS} && echo 1 >events/module/module_load/enable && exec cat trace_pipe`);
+    // Not cat: busybox's takes sendfile(2), by which lines of trace_pipe are lost (6.1), and tasks that write them hang.
+    const { channel } = await guest.start(`mkdir -p ${LOADS} && cd ${LOADS} && echo 1 >events/module/module_load/enable && exec dd if=trace_pipe bs=4096 2>/dev/null`);
     let rest = '';
     channel.on('data', (chunk: Buffer) => {
       const lines = (rest + chunk.toString('latin1')).split('\n');

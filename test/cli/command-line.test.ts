@@ -61,6 +61,8 @@ describe('a usage error exits with 2 and says what there is', () => {
     ['a suite that is not there', ['dev', 'images/probe', 'nowhere.suite.ts'], /^error: there is no suite nowhere\.suite\.ts\n$/],
     ['a suite, and devices for it', ['dev', 'images/probe', 'suites/msix', 'edu'], /^error: a suite plugs its own devices\n {2}hint: leave out edu\n$/],
     ['a suite, and a command for it', ['dev', 'images/probe', 'suites/msix', '--run', 'true'], /^error: --run is not for a suite\n {2}hint: /],
+    ['a suite, and gdb', ['dev', 'images/probe', 'suites/msix', '--gdb'], /^error: --gdb is not for a suite\n {2}hint: leave out the suite; rootport shell has --gdb too\n$/],
+    ['a round without end, once', ['dev', 'images/probe', '--gdb', '--once'], /^error: --gdb and --once: a round with gdb has no end of its own\n$/],
     ['tests to choose, of no suite', ['dev', 'images/probe', '-t', 'x'], /^error: -t chooses tests of a suite, and none is given\n$/],
     ['a share of no directory', ['shell', '--share', '/no/such'], /^error: --share: there is no directory \/no\/such\n {2}hint: DIRECTORY, or DIRECTORY:\/PATH/],
     ['a share that hides the guest\'s own', ['shell', '--share', 'suites:/usr/lib/'], /^error: --share: \/usr\/lib of the guest would be hidden\n {2}hint: take a path below \/mnt\n$/],

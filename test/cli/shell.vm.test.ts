@@ -23,18 +23,34 @@ function said(stream: NodeJS.ReadableStream, pattern: RegExp): Promise<string> {
 }
 
 describe('with commands on standard input', () => {
-  test('they run in the guest beside the devices, and the exit code is the shell\'s', async () => {
-    const { exitCode, stdout, stderr } = await rootport(['shell', '--cpus', '2', 'edu', 'virtio-blk:queues=2,capacity=3M'], {
-      input: 'lspci -nn -s 01:00.0\ncat /sys/block/vda/size; ls /sys/block/vda/mq\necho to-stderr >&2\nexit 7\n',
+  test('they run in the guest beside the devices and the module, gdb\'s line follows each load, and the exit code is the shell\'s', async () => {
+    const sections = '/sys/module/rootport_probe/sections';
+    const child = execa(process.execPath, [MAIN, 'shell', '--cpus', '2', '--gdb', '--module', 'images/probe', 'edu', 'virtio-blk:queues=2,capacity=3M'], {
+      cwd: PACKAGE, stdin: 'pipe', reject: false, timeout: 120_000,
     });
+    started.push(child);
+    const toldAgain = said(child.stderr, /^gdb [^]*^gdb .*\n/m);
+    child.stdin.write([
+      'lspci -nn -s 01:00.0', 'cat /sys/block/vda/size; ls /sys/block/vda/mq', 'echo to-stderr >&2',
+      // What is loaded between goes where the module was.
+      `cat ${sections}/.text; rmmod rootport_probe; modprobe ext4; insmod /tmp/modules/rootport_probe.ko; cat ${sections}/.text\n`,
+    ].join('\n'));
+    await toldAgain;
+    child.stdin.end('exit 7\n');
+    const { exitCode, stdout, stderr } = await child;
     expect(exitCode).toBe(7);
-    expect(stdout).toMatch(/^01:00\.0 .*\[1234:11e8\].*\n6144\n0\n1$/);
+    expect(stdout).toMatch(/^01:00\.0 .*\[1234:11e8\].*\n6144\n0\n1\n0x[0-9a-f]+\n0x[0-9a-f]+$/);
+    const [before = '', after = ''] = stdout.split('\n').slice(-2);
+    expect(after).not.toBe(before);
+    const gdb = (text: string): unknown => expect.stringMatching(new RegExp(`^gdb /\\S+/vmlinux -ex 'set confirm off' -ex 'target remote /\\S+/gdb' -ex 'add-symbol-file /\\S+/rootport_probe\\.ko ${text} -s \\.bss 0x`));
     const lines = stderr.split('\n').filter((line) => !line.startsWith('rootport: '));
     expect(lines).toEqual([
       expect.stringMatching(/^machine: q35, QEMU \d.*, Linux Debian 6\.1\..*, (kvm|tcg): /),
+      gdb(before),
       '0000:01:00.0  edu in rp1, no driver',
       '0000:02:00.0  virtio-blk:queues=2,capacity=3M in rp2, driver virtio-pci',
       'to-stderr',
+      gdb(after),
     ]);
   });
 
