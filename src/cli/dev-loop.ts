@@ -1,6 +1,7 @@
 // The loop at a desk: a snapshot of a booted guest, and for every round a module built and loaded into a copy of it that
 // nothing has touched, with its devices plugged. The next copy is made ready while the author writes.
 import { BootError, GuestCommandError, ProtocolError, RootportError } from '../errors.ts';
+import { awaitProbe } from '../guest/probe-end.ts';
 import { GdbStub } from '../machine/gdb-stub.ts';
 import { provenSnapshot } from '../machine/kept-snapshots.ts';
 import type { Machine } from '../machine/machine.ts';
@@ -133,8 +134,7 @@ export class DevLoop implements Rounds {
     const plugged: PciFunction[] = [];
     for (const device of this.#options.devices()) plugged.push(await machine.plug(device, { waitForGuest: false }));
     if (this.#options.run !== undefined) {
-      // A bind of a bound device waits until its probe() has returned, and is refused then.
-      const bound = plugged.map(({ sysfs, bdf }) => `until [ -e ${sysfs}/driver ]; do usleep 3000; done; echo ${bdf} 2>/dev/null >$(readlink -f ${sysfs}/driver)/bind\n`);
+      const bound = plugged.map(({ sysfs, bdf }) => `until [ -e ${sysfs}/driver ]; do usleep 3000; done; ${awaitProbe(bdf)}\n`);
       const { channel } = await guest.ssh.start(`${bound.join('')}${this.#options.run}`, { timeoutMs: DEBUGGED_TIMEOUT_MS });
       for (const stream of [channel, channel.stderr]) stream.on('data', (chunk: Buffer) => said(chunk.toString()));
     }

@@ -3,6 +3,7 @@
 import { ProtocolError, UsageError } from '../errors.ts';
 import type { BuiltModule } from '../image/index.ts';
 import { packageFile } from '../packages/index.ts';
+import { awaitProbe } from './probe-end.ts';
 import { ProbedFunction, type ProbeGuest } from './probe-function.ts';
 import { checkBdf, parseEvents, PROBE_DEBUGFS, PROBE_DRIVER, type ProbeEvent, type ProbeRefusal } from './probe-protocol.ts';
 
@@ -46,8 +47,7 @@ export class Probe {
       // A function that is still being added is in sysfs and matches no driver yet (match_driver, in
       // pci_bus_match and pci_bus_add_device): the kernel offers it to them itself a moment later.
       `    n=0; while [ ! -e $d/driver ] && [ $n -lt 50 ]; do sleep 0.02; n=$((n+1)); done`,
-      // Its driver is shown there before probe() has run (driver_sysfs_add); a bind of a bound device waits for it, and is refused.
-      `    echo ${bdf} 2>/dev/null >$d/driver/bind`,
+      `    ${awaitProbe(bdf)}`,
       `  fi`,
       `  now=$(readlink $d/driver); echo "now \${now##*/}"`,
       `fi`,

@@ -1,5 +1,6 @@
 // Plug: device_add (device-backends.ts), and the wait until the guest has the function and its driver.
 import { DeadlineError, ProtocolError } from '../errors.ts';
+import { awaitProbe } from '../guest/probe-end.ts';
 import { configOf } from '../pci/config-space.ts';
 import { PCIE_REGISTER, readPcieCapability } from '../pci/pcie.ts';
 import type { Placement } from '../qemu/command-line.ts';
@@ -60,20 +61,20 @@ async function loadDrivers({ guest }: Machine, modules: readonly string[]): Prom
  */
 async function added(machine: Machine, fn: PciFunction, timeoutMs: number): Promise<void> {
   const { guest, innards: { preset, ports } } = machine;
+  const what = `the guest to be done with adding ${fn.bdf}`;
   try {
     if (preset.hotplug === 'pciehp' && ports.includes(fn.port)) {
-      return await guest.until(await indicatorShines(fn), `the guest to be done with adding ${fn.bdf}`, timeoutMs);
+      return await guest.until(await indicatorShines(fn), what, timeoutMs);
     }
     if (await slotIsOn(fn)) return;
     // No slot, behind a bridge without hot-plug; or one that is not said to be on, for the scan of a bridge above found
     // the function first (acpiphp_rescan_slot). The kernel names it in /proc just before its driver may come.
-    await guest.until(`[ -e /proc/bus/pci/${fn.bdf.slice(5).replace(':', '/')} ]`, `the guest to be done with adding ${fn.bdf}`, timeoutMs);
+    await guest.until(`[ -e /proc/bus/pci/${fn.bdf.slice(5).replace(':', '/')} ]`, what, timeoutMs);
     if (await slotIsOn(fn)) return;
-    // A bind of a bound device waits for its lock, which probe() runs under, and is then refused (drivers/base/bus.c, bind_store).
-    await guest.attempt(`driver=$(readlink -f ${fn.sysfs}/driver) && echo ${fn.bdf} >$driver/bind`, { timeoutMs });
+    await guest.attempt(awaitProbe(fn.bdf), { timeoutMs });
   } catch (error) {
     if (!(error instanceof DeadlineError)) throw error;
-    throw new DeadlineError(`the guest to be done with adding ${fn.bdf}`, timeoutMs, {
+    throw new DeadlineError(what, timeoutMs, {
       cause: error, hint: 'its driver\'s probe() has not returned: what does it wait for? a stack of its task is in /proc/<pid>/stack; waitForGuest: false does not wait for it',
     });
   }
