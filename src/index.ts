@@ -33,6 +33,7 @@ export type { Attachment, AttachSite, ChardevSpec, Device, FireWitness, NetdevSp
 export type { PciAccess, AccessWidth, ConfigWidth } from './pci/access.ts';
 export { EDU, edu, type EduOptions } from './devices/edu/index.ts';
 export { qemuDevice } from './devices/qemu-device/index.ts';
+export { pciDevice, PciDevice, type BarOptions, type BarPlace, type BarShape, type InterruptFate, type PciDeviceOptions } from './devices/pci-device/index.ts';
 export { IVSHMEM, ivshmem, Ivshmem, type IvshmemOptions } from './devices/ivshmem/index.ts';
 export { virtioBlk, type VirtioBlk, type VirtioBlkOptions } from './devices/virtio-blk/index.ts';
 export { virtioRng, type VirtioRng, type VirtioRngOptions } from './devices/virtio-rng/index.ts';

@@ -26,6 +26,7 @@ const LAYERS: readonly Layer[] = [
   { name: 'qmp', what: 'QEMU\'s monitor: messages, client, events' },
   { name: 'qtest', what: 'ports, memory and interrupt lines of a machine without an operating system; PciAccess over them', never: { native: 'it takes any byte stream' } },
   { name: 'vhost-user', what: 'the protocol\'s back end: messages, sessions, memory map' },
+  { name: 'vfio-user', what: 'the protocol\'s server: a whole PCI function' },
   { name: 'ivshmem', what: 'the doorbell server' },
   { name: 'packages', what: 'Debian packages as rootless trees in a cache, progress, locks' },
   { name: 'image', what: 'kernels, initramfs and kernel-module builds out of those trees' },

@@ -24,7 +24,9 @@ export async function plugBare(machine: BareMachine, plugged: Plugged): Promise<
 }
 
 /** device_del: the slot asks for the device, and nothing else happens. */
-export async function requestRemoval(machine: BareMachine, { attachment, id, port }: Plugged): Promise<void> {
+export async function requestRemoval(machine: BareMachine, plugged: Plugged): Promise<void> {
+  const { attachment, id, port } = plugged;
+  plugged.checkMovable();
   await attachment.quiesce?.();
   await machine.slots.events(port);
   await machine.qmp.execute('device_del', { id });

@@ -1,4 +1,5 @@
 // One device in one port, from before QEMU knows it until after QEMU let it go.
+import { UsageError } from '../errors.ts';
 import type { Attachment, AttachSite, Device } from '../qemu/attachment.ts';
 import type { Trouble } from './trouble.ts';
 import type { BegunUnplug } from './unplug.ts';
@@ -31,6 +32,13 @@ export class Plugged {
       recorder: trouble.recorder,
     });
     return new Plugged(device, id, port, attachment);
+  }
+
+  /** Before anything is asked of guest or QEMU. UsageError when QEMU would not survive the unplug. */
+  checkMovable(): void {
+    const { immovable } = this.attachment;
+    if (immovable === undefined) return;
+    throw new UsageError(`${this.device.kind} in ${this.port} (${this.id}) cannot be unplugged: ${immovable}`, { hint: 'it goes with its machine: close that, and start another' });
   }
 
   /** What QEMU holds beside the device is taken back, by whoever comes first after DEVICE_DELETED; once. */

@@ -67,6 +67,7 @@ async function unplug(machine: Machine, plugged: Plugged, fn: PciFunction, optio
   const { qmp, guest } = machine;
   const { id, attachment } = plugged;
   const timeoutMs = options.timeoutMs ?? guest.defaultTimeoutMs;
+  plugged.checkMovable();
   const begun = await begin(machine, plugged, fn, options);
   plugged.begun = begun;
   const what = `DEVICE_DELETED of ${id} (${plugged.device.kind} in ${plugged.port})`;

@@ -3,7 +3,8 @@
 import type { Recorder } from '../recorder.ts';
 import type { QemuVersion } from './versions.ts';
 
-export type PropertyValue = string | number | boolean;
+/** An object: a property of a QAPI type, such as a SocketAddress, which QEMU takes in JSON only. */
+export type PropertyValue = string | number | boolean | { readonly [key: string]: PropertyValue };
 
 /** A Unix-socket chardev: QEMU connects, the attachment's back end listens. */
 export interface ChardevSpec {
@@ -87,6 +88,8 @@ export interface Attachment {
    * its ivshmem): the machine fills those numbers again, lest the next device's descriptors get them.
    */
   readonly danglingFds?: number;
+  /** Why QEMU would not survive its unplug, in a clause: an unplug is then refused. */
+  readonly immovable?: string;
   /** A test holds, delays or falsifies what the device does: its driver's probe() may wait for that test. */
   steered?(): boolean;
   /** What a test has done to the back end that can spoil an unplug or end QEMU, for that error's hint: 'its back end crashed'. */

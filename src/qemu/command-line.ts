@@ -151,13 +151,14 @@ function cpuModel(accel: 'kvm' | 'tcg'): string {
 }
 
 function deviceOption({ driver, id, properties, place }: ColdDevice): string {
-  return options(driver, { id, ...properties, ...place });
+  const all = { id, ...properties, ...place };
+  return Object.values(all).some((value) => typeof value === 'object') ? JSON.stringify({ driver, ...all }) : options(driver, all);
 }
 
 /** `first,key=value,...` */
 function options(first: string, values: Readonly<Record<string, PropertyValue>>): string {
   return [first, ...Object.entries(values)
-    .map(([key, value]) => `${key}=${typeof value === 'boolean' ? (value ? 'on' : 'off') : escape(`${value}`)}`)].join(',');
+    .map(([key, value]) => `${key}=${typeof value === 'boolean' ? (value ? 'on' : 'off') : escape(String(value))}`)].join(',');
 }
 
 /** QemuOpts: a comma in a value is doubled. */
