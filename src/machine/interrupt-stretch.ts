@@ -6,12 +6,13 @@ import type { TimedEvent } from './event-log.ts';
 import { traceHandlers } from './interrupt-guest-trace.ts';
 import { firesSince, recentFires, recordFires } from './interrupt-fires.ts';
 import { ledgerOf, type Counts, type InterruptLedger, type InterruptMark, type InterruptReading, type Stretch } from './interrupt-ledger.ts';
-import { interruptTraceOf, startInterruptTrace, vectorOfMessage, type ConfigWrite, type InterruptTrace, type TracePosition } from './interrupt-trace.ts';
+import { interruptTraceOf, startInterruptTrace, vectorOfMessage, type InterruptTrace, type TracePosition } from './interrupt-trace.ts';
 import { readGuestInterrupts, type GuestReading } from './interrupt-witnesses.ts';
 import { vectorsAtCpus } from './local-apic.ts';
 import type { Machine } from './machine.ts';
 import type { PciFunction } from './pci-function.ts';
 import type { Plugged } from './plugged.ts';
+import type { ConfigWrite } from './trace-line.ts';
 
 /** Where the trace stood at a plug; undefined when it did not run. */
 export interface PlugMark {

@@ -9,12 +9,11 @@ import type { QmpClient } from '../qmp/client.ts';
 import type { Tally } from '../recorder.ts';
 import { EventLog, type TimedEvent } from './event-log.ts';
 import type { Machine } from './machine.ts';
+import { parseTraceLine, type ConfigWrite } from './trace-line.ts';
 import type { Trouble } from './trouble.ts';
 
 const MESSAGE = 'apic_deliver_irq';
 const CONFIG_WRITE = 'pci_cfg_write';
-const LINE = /^(?:\d+@(\d+\.\d+):)?(?:apic_deliver_irq dest (\d+) dest_mode (\d+) delivery_mode \d+ vector (\d+) |pci_cfg_write \S+ ([0-9a-f]{2}:[0-9a-f]{2}\.\d) @0x([0-9a-f]+) <- 0x([0-9a-f]+))/;
-
 /** What tells one message from another, as the trace and an MSI address and data both have it. */
 export function messageKey(destination: number, destinationMode: number, vector: number): string {
   return `${destination}/${destinationMode}/${vector}`;
@@ -23,14 +22,6 @@ export function messageKey(destination: number, destinationMode: number, vector:
 /** Of a messageKey, the CPU's vector. */
 export function vectorOfMessage(key: string): number {
   return Number(key.slice(key.lastIndexOf('/') + 1));
-}
-
-/** A write to a function's config space. */
-export interface ConfigWrite {
-  /** `01:00.0` */
-  readonly slot: string;
-  readonly offset: number;
-  readonly value: number;
 }
 
 /** Where the trace stands; for `InterruptTrace.eventsSince`. */
@@ -128,23 +119,23 @@ function listen({ qmp, innards: { process, trouble } }: TracedMachine): Interrup
   const configWrites = new EventLog<ConfigWrite>();
   const clock = traceClock();
   const tallies = new Map<string, Tally>();
-  const tallyOf = (key: string, vector: string | undefined, destination: string): Tally => {
+  const tallyOf = (key: string, vector: number, destination: number): Tally => {
     const known = tallies.get(key);
     if (known !== undefined) return known;
-    const made = trouble.recorder.tally('interrupt', `VMM: vector 0x${Number(vector).toString(16)} to APIC destination ${destination}`);
+    const made = trouble.recorder.tally('interrupt', `VMM: vector 0x${vector.toString(16)} to APIC destination ${destination}`);
     tallies.set(key, made);
     return made;
   };
   process.onLine((line) => {
-    const match = LINE.exec(line);
-    if (match === null) return false;
-    const [, seconds, destination, mode, vector, slot = '', offset = '', value = ''] = match;
-    const timeMs = clock.timeOf(seconds);
-    if (destination === undefined) {
-      configWrites.add(timeMs, { slot, offset: parseInt(offset, 16), value: parseInt(value, 16) });
+    const event = parseTraceLine(line);
+    if (event === undefined) return false;
+    const timeMs = clock.timeOf(event.seconds);
+    if (event.configWrite !== undefined) {
+      configWrites.add(timeMs, event.configWrite);
       return true;
     }
-    const key = messageKey(Number(destination), Number(mode), Number(vector));
+    const { destination, destinationMode, vector } = event.message;
+    const key = messageKey(destination, destinationMode, vector);
     counts.set(key, (counts.get(key) ?? 0) + 1);
     messages.add(timeMs, key);
     tallyOf(key, vector, destination).hit(1, timeMs);
@@ -167,7 +158,7 @@ function listen({ qmp, innards: { process, trouble } }: TracedMachine): Interrup
 
 interface TraceClock {
   /** From the seconds of a line to performance.now(); without them, when it was read. */
-  timeOf(seconds: string | undefined): number;
+  timeOf(seconds: number | undefined): number;
   /** The time of day was not set since: its times are those of this process. */
   isSteady(): boolean;
 }
@@ -177,7 +168,7 @@ function traceClock(): TraceClock {
   return {
     timeOf: (seconds) => {
       const now = performance.now();
-      return seconds === undefined ? now : Math.min(Number(seconds) * 1000 - offsetMs, now);
+      return seconds === undefined ? now : Math.min(seconds * 1000 - offsetMs, now);
     },
     isSteady: () => Math.abs(Date.now() - performance.now() - offsetMs) < 2,
   };

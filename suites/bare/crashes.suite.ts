@@ -11,6 +11,8 @@
 // | `info mtree -f` keeps a device from going | plain `info mtree` is read: every unplug after a BAR's claim, suites/bare/matchers |
 // | a virtio id that QEMU has no name for (11.1) | a UsageError: test/devices/virtio-device/index.test.ts |
 // | an unplug after gate.crash() of a `virtioDevice` without a driver (11.1) | nothing: QEMU's own clean-up does it, when the back end is no more |
+// | vfio-user with MSI-X unplugged (11.1) | the unplug is refused before QEMU is asked: suites/bare/own-function, with the crash itself |
+// | vfio-user's server gone while QEMU waits for it (11.1) | nothing: the server is in this process, and what its device throws is the error: suites/bare/own-function |
 // | a machine restored with private memory and a vhost-user device | restored machines share theirs (src/machine/snapshot.ts) |
 import { describe, expect, test } from '@jest/globals';
 import { bare, EDU, edu, MachineExitError, q35 } from 'rootport';

@@ -221,7 +221,7 @@ describe.each(QEMUS)('MSI with two messages, of an ioh3420 root port, QEMU %s', 
 });
 
 describe.each(QEMUS)('MSI-X in a BAR with other registers, QEMU %s', (qemu) => {
-  // No device model of QEMU has table and PBA in different BARs; these have them beside registers, or alone.
+  // No device model of QEMU has table and PBA in different BARs (own-function.suite.ts has); these have them beside registers, or alone.
   const models = { 'nvme, shared': qemuDevice('nvme', { serial: 'x' }), 'nvme, alone': qemuDevice('nvme', { serial: 'y', 'msix-exclusive-bar': true }), e1000e: qemuDevice('e1000e', { romfile: '' }), 'nec-usb-xhci': qemuDevice('nec-usb-xhci', { msix: 'on', msi: 'off' }) };
   const vm = useBare({ qemu, machine: q35({ ports: 4 }), devices: Object.values(models) });
 

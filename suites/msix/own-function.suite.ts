@@ -40,6 +40,8 @@ describe.each([
       }
     }
     await expect(fn).toHaveDelivered([{ vector: 0, exactly: 3 }, { vector: 7, exactly: 1 }, { vector: 15, exactly: 2 }], { others: 'none' });
+    const { rows, interrupted } = await vm.ledger(fn);
+    expect([interrupted, ...[0, 7, 15].map((vector) => rows[vector])]).toMatchObject([undefined, { fired: 3, sent: 3, handled: 3 }, { fired: 1, sent: 1, handled: 1 }, { fired: 2, sent: 2, handled: 2 }]);
     const since = await vm.mark(fn);
     await probe.maskVector(4);
     device.fire(4);

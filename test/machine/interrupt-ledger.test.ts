@@ -5,7 +5,7 @@ import { EventLog, type TimedEvent } from '../../src/machine/event-log.ts';
 import { parseHandlers } from '../../src/machine/interrupt-guest-trace.ts';
 import { ledgerOf, type InterruptReading, type Stretch } from '../../src/machine/interrupt-ledger.ts';
 import { enablingOf, sentIn } from '../../src/machine/interrupt-stretch.ts';
-import type { ConfigWrite } from '../../src/machine/interrupt-trace.ts';
+import type { ConfigWrite } from '../../src/machine/trace-line.ts';
 import { destinationOf } from '../../src/machine/interrupt-witnesses.ts';
 
 function reading(more: Partial<InterruptReading> = {}): InterruptReading {

@@ -175,7 +175,7 @@ describe('what is asked wrongly is refused, and the connection goes on', () => {
     expect([error, server.signal(0)]).toEqual([ERRNO.EINVAL, false]);
   });
 
-  test.each([[0n, 0n], [2n ** 60n, 4096n], [0n, 2n ** 40n]])('memory at 0x%x of %d bytes', async (address, size) => {
+  test.each([['of no byte', 0n, 0n], ['beyond 2^53', 2n ** 60n, 4096n], ['larger than its file', 0n, 2n ** 40n]])('memory %s', async (_, address, size) => {
     const fd = createMemfd('guest', 4096);
     const { error } = await client.ask(VFIO_USER.DMA_MAP, DMA_MAP.encode({ argsz: 32, flags: 3, address, size }), [fd]);
     closeFd(fd);
