@@ -15,6 +15,7 @@ import { launch, sshPort } from './launch.ts';
 import { Machine } from './machine.ts';
 import type { BootOptions } from './options.ts';
 import { planMachine, type MachinePlan } from './plan.ts';
+import { awaitColdPlugged } from './plug.ts';
 import { Plugged } from './plugged.ts';
 import { Trouble } from './trouble.ts';
 
@@ -57,7 +58,9 @@ export async function bootPlan(plan: MachinePlan, given: readonly Device[] = [])
     };
     const ssh = await SshConnection.connect(target);
     const guest = new Guest(ssh, parts.kernel.release, commandTimeoutMs);
-    return new Machine({ parts, preset, ports, shape, directory, ...started, guest, trouble, plugged, sshTarget: target, restored: undefined });
+    const machine = new Machine({ parts, preset, ports, shape, directory, ...started, guest, trouble, plugged, sshTarget: target, restored: undefined });
+    await awaitColdPlugged(machine);
+    return machine;
   } catch (error) {
     return failedStart(error, { trouble, process, plugged, directory });
   }

@@ -37,12 +37,21 @@ async function plug(machine: Machine, plugged: Plugged, place: Placement, option
   await addDevice({ qmp, version: machine.parts.qemu.version, signal: machine.signal }, plugged, place, timeoutMs);
   if (options.waitForGuest === false) return PciFunction.find(machine, plugged);
   const fn = await enumerated(machine, plugged, timeoutMs);
-  if (expected?.ready !== undefined) {
-    await guest.until(`[ -e ${fn.sysfs}/${expected.ready} ]`,
-      `the guest's driver to be up on ${fn.bdf} (${expected.ready} in its sysfs directory)`, timeoutMs);
-  }
+  await driverUp(machine, fn, expected?.ready, timeoutMs);
   if (plugged.attachment.steered?.() !== true) await added(machine, fn, timeoutMs);
   return fn;
+}
+
+/** What a machine booted with has its drivers, too: nobody waits for them but this. */
+export async function awaitColdPlugged(machine: Machine): Promise<void> {
+  const expecting = machine.innards.plugged.filter(({ device, attachment }) => device.guest !== undefined && attachment.steered?.() !== true);
+  await loadDrivers(machine, [...new Set(expecting.flatMap(({ device }) => device.guest?.modules ?? []))]);
+  for (const one of expecting) await driverUp(machine, await PciFunction.find(machine, one), one.device.guest?.ready, machine.guest.defaultTimeoutMs);
+}
+
+async function driverUp({ guest }: Machine, { sysfs, bdf }: PciFunction, ready: string | undefined, timeoutMs: number): Promise<void> {
+  if (ready === undefined) return;
+  await guest.until(`[ -e ${sysfs}/${ready} ]`, `the guest's driver to be up on ${bdf} (${ready} in its sysfs directory)`, timeoutMs);
 }
 
 /** One question for all of them: a modprobe is a process of some 10 ms under TCG, also of what is loaded. */

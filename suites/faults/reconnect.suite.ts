@@ -4,14 +4,12 @@
 // would overwrite what the test put in its place. suites/faults/crash: one that stays dead.
 import { describe, expect, test } from '@jest/globals';
 import { DeadlineError, q35, scriptedPeer, UsageError, virtioBlk, virtioNet, type GuestProcess, type HeldRequest, type VirtioBlk } from 'rootport';
-import { useMachine } from 'rootport/jest';
+import { useMachine, type TestMachine, type UseMachineOptions } from 'rootport/jest';
 import { DiskScene, readBlock } from './disk-scene.ts';
 
 const BLOCK = 4096;
+const MACHINE = { machine: q35({ ports: 2, cpus: 2 }), modules: ['virtio_blk'] };
 const cold = virtioBlk({ capacityBytes: 2 ** 20, reconnect: true });
-// The tests share a machine: one of them is about a disk that the guest boots with, and a back end cannot be saved.
-const vm = useMachine({ fresh: 'file', machine: q35({ ports: 6, cpus: 2 }), devices: [cold], modules: ['virtio_blk'] });
-const scene = new DiskScene(vm);
 
 const letterOf = (block: number): string => String.fromCharCode(0x61 + block % 26);
 const writeBlock = (name: string, block: number): string =>
@@ -27,7 +25,7 @@ interface Write {
 }
 
 /** Start a write of each block, one after another, and wait until the device holds it. */
-async function holdWrites(disk: VirtioBlk, name: string, blocks: readonly number[]): Promise<Write[]> {
+async function holdWrites(vm: TestMachine, disk: VirtioBlk, name: string, blocks: readonly number[]): Promise<Write[]> {
   disk.queue(0).hold();
   const writes: Write[] = [];
   for (const block of blocks) {
@@ -58,15 +56,19 @@ function expectNotRepeated(disk: VirtioBlk, blocks: readonly number[]): void {
   expect(blocks.filter((block) => contentOf(disk, block) !== '!'.repeat(BLOCK))).toEqual([]);
 }
 
-describe.each([
-  ['plugged', async () => scene.plug({ reconnect: true })],
-  ['plugged, on packed rings', async () => scene.plug({ reconnect: true, packed: true })],
-  ['plugged before the boot', async () => ({ disk: cold, name: await scene.nameOf(await vm.functionOf(cold)) })],
-])('a disk %s, whose back end dies and comes back', (_, plug) => {
+describe.each<[string, Pick<UseMachineOptions, 'devices' | 'fresh'>, (scene: DiskScene, vm: TestMachine) => Promise<{ disk: VirtioBlk; name: string }>]>([
+  ['plugged', {}, async (scene) => scene.plug({ reconnect: true })],
+  ['plugged, on packed rings', {}, async (scene) => scene.plug({ reconnect: true, packed: true })],
+  // It is booted for each test: a back end cannot be saved in a snapshot.
+  ['plugged before the boot', { devices: [cold], fresh: 'test' }, async (scene, vm) => ({ disk: cold, name: await scene.nameOf(await vm.functionOf(cold)) })],
+])('a disk %s, whose back end dies and comes back', (_, options, plug) => {
+  const vm = useMachine({ ...MACHINE, ...options });
+  const scene = new DiskScene(vm);
+
   test('in order: has the writes in flight again in their order, and does each once', async () => {
-    const { disk, name } = await plug();
+    const { disk, name } = await plug(scene, vm);
     const log = await scene.kernelLog(async () => {
-      const writes = await holdWrites(disk, name, [1, 2, 3, 4]);
+      const writes = await holdWrites(vm, disk, name, [1, 2, 3, 4]);
       writes[0]?.request.release();
       await done(disk, writes[0] as Write);
       await disk.gate.crash();
@@ -82,9 +84,9 @@ describe.each([
   });
 
   test('out of order: has those that were not used, in the order in which they came, and does each once, twice over', async () => {
-    const { disk, name } = await plug();
+    const { disk, name } = await plug(scene, vm);
     const log = await scene.kernelLog(async () => {
-      const writes = await holdWrites(disk, name, [11, 12, 13, 14, 15, 16]);
+      const writes = await holdWrites(vm, disk, name, [11, 12, 13, 14, 15, 16]);
       const release = async (block: number, requests: readonly HeldRequest[]): Promise<void> => {
         requests.find((request) => blockOf(request) === block)?.release();
         await done(disk, writes.find((write) => write.block === block) as Write);
@@ -108,6 +110,9 @@ describe.each([
 });
 
 describe('a disk whose back end dies and comes back', () => {
+  const vm = useMachine(MACHINE);
+  const scene = new DiskScene(vm);
+
   test('under a load on two queues loses no write: each block has what was written to it', async () => {
     const { disk, name } = await scene.plug({ reconnect: true, queues: 2, latencyMs: 5 });
     const letter = (block: number): string => String.fromCharCode(block % 90 + 33);
@@ -147,6 +152,9 @@ describe('a disk whose back end dies and comes back', () => {
 });
 
 describe('an unplug of a disk whose back end is dead', () => {
+  const vm = useMachine(MACHINE);
+  const scene = new DiskScene(vm);
+
   test('while it is idle leaves nothing behind', async () => {
     const { disk, name } = await scene.plug({ reconnect: true });
     await vm.guest.run(readBlock(name)); // waits until the kernel has looked for partitions
@@ -179,6 +187,8 @@ describe('an unplug of a disk whose back end is dead', () => {
 });
 
 describe('a network card whose back end dies and comes back', () => {
+  const vm = useMachine(MACHINE);
+
   test('loses what comes to it meanwhile, and answers again', async () => {
     const net = virtioNet({ peer: scriptedPeer({ ipv4: '192.0.2.1' }), reconnect: true });
     const fn = await vm.plug(net);

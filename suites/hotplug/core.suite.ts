@@ -9,8 +9,7 @@ const PRESETS = [['q35, native', q35NativeHotplug], ['q35, ACPI', q35], ['pc, AC
 const CASES = ['7.2', '10.0'].flatMap((qemu) => PRESETS.map(([name, preset]) => ({ qemu, name, preset })));
 
 describe.each(CASES)('$name, QEMU $qemu', ({ qemu, preset }) => {
-  // The tests share a kernel: that each leaves nothing behind is what it claims, and what the next one finds.
-  const vm = useMachine({ qemu, machine: preset({ ports: 2 }), fresh: 'file' });
+  const vm = useMachine({ qemu, machine: preset({ ports: 2 }) });
   const native = preset === q35NativeHotplug;
   const scene = new HotplugScene(vm, { native });
 

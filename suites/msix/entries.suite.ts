@@ -1,6 +1,6 @@
 // What a guest can do to MSI-X beside masking: entries with one message, writes to the pending bits, bus mastering
 // off. PCI Local Bus 3.0, 6.8.2 and 6.8.3; masks and counts are msix.suite.ts's, many vectors vectors.suite.ts's.
-import { afterEach, beforeEach, expect, test } from '@jest/globals';
+import { beforeEach, expect, test } from '@jest/globals';
 import { ivshmem, readMsixCapability, type Ivshmem, type MsixCapability, type PciFunction, type ProbedFunction } from 'rootport';
 import { useMachine } from 'rootport/jest';
 import { xhci } from './xhci.ts';
@@ -14,9 +14,7 @@ let fn: PciFunction;
 let probe: ProbedFunction;
 let controller: ProbedFunction;
 let capability: MsixCapability;
-afterEach(() => probe.disableVectors()); // before useMachine: while the machine is still there
 const vm = useMachine({
-  fresh: 'file', // each test gives its vectors back
   afterBoot: async (machine) => {
     device = ivshmem({ vectors: VECTORS });
     fn = await machine.plug(device);

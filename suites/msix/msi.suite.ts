@@ -1,6 +1,6 @@
 // MSI of several messages, and MSI beside MSI-X, in a guest whose interrupts are remapped: without remapping Linux on
 // x86 grants one message (arch/x86/kernel/apic/msi.c: no MSI_FLAG_MULTI_PCI_MSI). PCI Local Bus 3.0, 6.8.1 and 6.8.3.1.
-import { afterEach, expect, test } from '@jest/globals';
+import { expect, test } from '@jest/globals';
 import { errnoNameOf, q35Iommu, type PciFunction, type ProbedFunction, type VectorKind } from 'rootport';
 import { useMachine } from 'rootport/jest';
 import { openInterrupters, xhci, XHCI_INTERRUPTERS } from './xhci.ts';
@@ -8,10 +8,8 @@ import { openInterrupters, xhci, XHCI_INTERRUPTERS } from './xhci.ts';
 let fn: PciFunction;
 let probe: ProbedFunction;
 let raise: (interrupter: number) => Promise<void>;
-afterEach(() => probe.disableVectors()); // before useMachine: while the machine is still there
 const vm = useMachine({
   machine: q35Iommu({ ports: 1 }),
-  fresh: 'file', // each test gives its vectors back: a restore with the controller set up anew would cost 2 s a test
   // QEMU's xHCI is taken from its bus by an unplug and never deleted (no DEVICE_DELETED, 7.2 and 10.0): it stays.
   afterBoot: async (machine) => {
     fn = await machine.plug(xhci());

@@ -1,7 +1,7 @@
 // MSI-X, from the device that fires to the handler that counts: ivshmem-doorbell with 16 vectors through
 // the probe, and virtio-blk with a queue for each CPU through its in-tree driver.
 // FACTS of eventfds: fires closer than 1 ms may merge, so exact counts are asked of acknowledged fires.
-import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
+import { beforeEach, describe, expect, test } from '@jest/globals';
 import { ivshmem, pc, q35, virtioBlk, type Ivshmem, type PciFunction, type ProbedFunction, type VirtioBlk } from 'rootport';
 import { useMachine } from 'rootport/jest';
 
@@ -10,10 +10,8 @@ describe.each([['q35', q35({ ports: 1 })], ['pc', pc({ ports: 1 })]])('ivshmem w
   let device: Ivshmem;
   let fn: PciFunction;
   let probe: ProbedFunction;
-  afterEach(() => probe.disableVectors()); // before useMachine: while the machine is still there
   const vm = useMachine({
     machine,
-    fresh: 'file', // each test gives its vectors back
     afterBoot: async (booted) => {
       device = ivshmem({ vectors: VECTORS });
       fn = await booted.plug(device);

@@ -35,8 +35,7 @@ async function expectOneOfEach({ device, fn, probe }: Plugged): Promise<Set<numb
 
 describe('with four CPUs', () => {
   const CPUS = 4;
-  // Each test plugs a device of its own.
-  const vm = useMachine({ machine: q35({ cpus: CPUS, ports: 1 }), fresh: 'file' });
+  const vm = useMachine({ machine: q35({ cpus: CPUS, ports: 1 }) });
 
   test.each([1, 190])('%i vectors: each is given, is handled exactly once, and leaves nothing pending', async (vectors) => {
     const all = await plugged(vm, vectors);
@@ -104,7 +103,7 @@ describe('with four CPUs', () => {
 describe('with twelve CPUs', () => {
   const CPUS = 12;
   // Twelve CPUs that take turns on one of the host's take their time to come up.
-  const vm = useMachine({ machine: q35({ cpus: CPUS, ports: 1 }), fresh: 'file', timeoutMs: 180_000 });
+  const vm = useMachine({ machine: q35({ cpus: CPUS, ports: 1 }), timeoutMs: 180_000 });
 
   test('2048 vectors: each is given, is handled exactly once, all CPUs take part, and nothing is left pending', async () => {
     const all = await plugged(vm, 2048);

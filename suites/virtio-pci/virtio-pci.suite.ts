@@ -1,8 +1,8 @@
 // virtio over PCI as Linux' virtio_pci takes it: each layout of QEMU, modern unless forced to legacy, the PCI_CFG window
 // beside the BARs, and BAR 4 moved under a driver. virtio 1.2, 4.1.4; Linux drivers/virtio/virtio_pci_{modern,legacy}.c.
 // What a driver finds without an operating system is suites/bare/virtio-pci.suite.ts's.
-import { beforeAll, describe, expect, test } from '@jest/globals';
-import { openVirtioTransport, pc, q35, qemuDevice, virtioBlk, virtioRng, type PciAccess, type PciFunction } from 'rootport';
+import { beforeEach, describe, expect, test } from '@jest/globals';
+import { openVirtioTransport, pc, q35, qemuDevice, virtioBlk, virtioRng, type PciAccess, type PciFunction, type VirtioBlk } from 'rootport';
 import { useMachine, type TestMachine } from 'rootport/jest';
 
 const LAYOUTS = {
@@ -39,7 +39,6 @@ describe('unless forced, with prefetchable windows of 16 MiB', () => {
   // The device that has a page for each queue has a BAR of 8 MiB: the 2 MiB that ports have else are too few.
   const vm = useMachine({
     machine: q35({ ports: 1 }), extraArgs: ['-global', 'pcie-root-port.pref64-reserve=16M'],
-    fresh: 'file', // each test plugs devices of its own
   });
 
   describe('the layout', () => {
@@ -100,10 +99,11 @@ describe('unless forced, with prefetchable windows of 16 MiB', () => {
   });
 
   describe('BAR 4 moved', () => {
-    const disk = virtioBlk({ capacityBytes: 2 ** 22 });
+    let disk: VirtioBlk;
     let fn: PciFunction;
     let dev: string;
-    beforeAll(async () => {
+    beforeEach(async () => {
+      disk = virtioBlk({ capacityBytes: 2 ** 22 });
       fn = await vm.plug(disk);
       dev = (await vm.guest.run(`ls ${fn.sysfs}/virtio*/block`)).stdout.trim();
     });
@@ -171,7 +171,7 @@ describe('unless forced, with prefetchable windows of 16 MiB', () => {
 });
 
 describe('forced to legacy by the module\'s parameter', () => {
-  const vm = useMachine({ machine: q35({ ports: 1 }), append: ['virtio_pci.force_legacy=1'], fresh: 'file' });
+  const vm = useMachine({ machine: q35({ ports: 1 }), append: ['virtio_pci.force_legacy=1'] });
 
   test.each([
     ['transitional', false, ['BAR 0 virtio-pci-legacy']],
@@ -185,7 +185,7 @@ describe('forced to legacy by the module\'s parameter', () => {
 });
 
 describe('on pc, whose bus is conventional PCI', () => {
-  const vm = useMachine({ machine: pc({ ports: 1 }), fresh: 'file' }); // each test plugs a device of its own
+  const vm = useMachine({ machine: pc({ ports: 1 }) });
 
   test.each([
     ['bus-made', '0x1005', true, ['BAR 4 virtio-pci-modern']],

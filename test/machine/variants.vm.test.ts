@@ -4,6 +4,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, expect, test } from '@jest/globals';
 import { edu } from '../../src/devices/edu/index.ts';
+import { virtioBlk } from '../../src/devices/virtio-blk/index.ts';
+import { virtioRng } from '../../src/devices/virtio-rng/index.ts';
 import { buildModule, resolveKernel, resolveUserland } from '../../src/image/index.ts';
 import { boot } from '../../src/machine/boot.ts';
 import type { Machine } from '../../src/machine/machine.ts';
@@ -32,6 +34,13 @@ test.each<[string, BootOptions, RegExp]>([
   expect((await machine.guest.run(`cat ${fn.sysfs}/vendor ${fn.sysfs}/device`)).stdout).toBe('0x1234\n0x11e8\n');
   await machine.unplug(device);
   expect((await machine.guest.attempt(`[ -e ${fn.sysfs} ]`)).exitCode).toBe(1);
+});
+
+test('a disk and a card that it boots with have their drivers when boot() resolves, as plugged ones have', async () => {
+  machine = await boot({ devices: [virtioBlk({ capacityBytes: 2 ** 20 }), edu(), virtioRng()] });
+  const { stdout } = await machine.guest.run('ls /sys/block; cat /sys/class/misc/hw_random/rng_current');
+  expect(stdout).toMatch(/^vda$/m);
+  expect(stdout).toMatch(/^virtio_rng/m);
 });
 
 test('kernel 6.12 boots, and the probe module is built for it and loads', async () => {
