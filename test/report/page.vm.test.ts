@@ -59,7 +59,7 @@ const failing = report([
   testOf('passes', { attempts: [attempt({ events: eventsOf(70), machines: [machine] })] }),
   testOf('claims a wrong BAR', {
     status: 'failed', attempts: [failedAttempt('expect(function).toHaveBar(claim)\n  table', {
-      folder: 'failures/a', machines: [machine], events: [...eventsOf(700), { atMs: 351, lane: 'test', text: 'expect toHaveBar', durationMs: 4, detail: 'failed: it is another' }],
+      folder: 'failures/a', machines: [{ ...machine, state: 'failures/it\'s a' }], events: [...eventsOf(700), { atMs: 351, lane: 'test', text: 'expect toHaveBar', durationMs: 4, detail: 'failed: it is another' }],
       witnesses: [{ headline: 'BAR 0', columns: ['size'], expected: { size: '4 KiB' }, rows: [
         { witness: 'device: config space', says: { size: '4 KiB' }, wrong: [] }, { witness: 'VMM: query-pci', says: { size: '8 KiB' }, wrong: ['size'] },
         { witness: 'guest: lspci', says: {}, missing: 'no lspci', wrong: [] }] }],
@@ -87,6 +87,7 @@ describe('the page of a run', () => {
     expect(await text('td.wrong')).toBe('8 KiB');
     expect(await text('td.missing')).toBe('missing: no lspci');
     expect(await text('article')).toContain('failures/a');
+    expect(await text('code.command')).toBe(`rootport shell --from '${directory}/failures/it'\\''s a'`);
     expect(await text('article')).toMatch(/Ledger.*vector.*fired/);
     expect(await page.evaluate('document.documentElement.dataset.theme')).toBe('dark');
     await page.key('d');
@@ -170,7 +171,7 @@ describe('the page of a run', () => {
     const run = report([testOf(HOSTILE, {
       file: HOSTILE, status: 'failed',
       attempts: [failedAttempt(HOSTILE, {
-        folder: HOSTILE, events: [hostile], machines: [{ description: HOSTILE, repro: HOSTILE, pciTree: HOSTILE }],
+        folder: HOSTILE, events: [hostile], machines: [{ description: HOSTILE, repro: HOSTILE, pciTree: HOSTILE, state: HOSTILE }],
         witnesses: [{ headline: HOSTILE, columns: [HOSTILE], expected: { [HOSTILE]: HOSTILE }, rows: [{ witness: HOSTILE, says: { [HOSTILE]: HOSTILE }, note: HOSTILE, wrong: [HOSTILE] }] }],
         tables: [{ title: HOSTILE, columns: [HOSTILE], rows: [[HOSTILE]] }],
       })],

@@ -76,10 +76,17 @@ function plainTable(columns, rows) {
     make('tbody', {}, rows.map((row) => make('tr', {}, row.map((one) => make('td', {}, one)))))));
 }
 
-function machine({ description, repro, pciTree }, index, all) {
+/** What brings the guest back: by its path where the page is a file, else by its path in the report. */
+function shellCommand(state) {
+  const path = location.protocol === 'file:' ? decodeURIComponent(new URL('.', location.href).pathname) + state : state;
+  return `rootport shell --from ${/^[\w@%+=:,./-]+$/.test(path) ? path : `'${path.replaceAll('\'', '\'\\\'\'')}'`}`;
+}
+
+function machine({ description, repro, pciTree, state }, index, all) {
   return [
     make('h3', {}, all.length > 1 ? `Machine ${index + 1}` : 'Machine'),
     make('p', {}, description),
+    ...(state === undefined ? [] : [make('p', {}, 'The guest as it was, alive again: ', make('code', { class: 'command' }, shellCommand(state)))]),
     ...(pciTree === undefined ? [] : [make('details', { open: true }, make('summary', {}, 'PCI tree'), make('pre', { class: 'wide' }, pciTree))]),
     make('details', {}, make('summary', {}, 'QEMU’s command line'), make('pre', {}, repro)),
   ];
