@@ -149,12 +149,13 @@ export class VfioUserServer {
       this.#unmapped.add(`${address} ${size}`);
       return {};
     }
+    if (this.#memory.overlaps(address, size)) return { errno: ERRNO.EEXIST };
     try {
       this.#memory.prepareAdd({ guestAddress: address, size, userAddress: address, mmapOffset: offset }, fd).commit();
       return {};
     } catch (error) {
       this.#options.log?.(`vfio-user: DMA_MAP of ${size} bytes at 0x${address.toString(16)}: ${(error as Error).message}`);
-      return { errno: (error as Error).message.includes('overlap') ? ERRNO.EEXIST : ERRNO.EINVAL };
+      return { errno: ERRNO.EINVAL };
     }
   }
 

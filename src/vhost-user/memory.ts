@@ -73,6 +73,11 @@ export class MemoryMap implements GuestMemory {
     return views.length === 0 ? undefined : views;
   }
 
+  /** Whether any byte of the range is mapped. */
+  overlaps(address: bigint, sizeBytes: bigint): boolean {
+    return this.#table.some((region) => BigInt(region.guestAddress) < address + sizeBytes && address < BigInt(region.guestAddress + region.sizeBytes));
+  }
+
   /** The guest-physical address of one of the front end's own addresses, or undefined when it shares none there. */
   fromUserAddress(userAddress: bigint): GuestAddress | undefined {
     const address = Number(userAddress);
