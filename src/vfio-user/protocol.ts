@@ -23,8 +23,6 @@ export const VFIO_USER = {
   MIG_DATA_WRITE: 18,
 } as const;
 
-export type CommandName = keyof typeof VFIO_USER;
-
 export const HEADER_FLAG = { TYPE: 0xf, COMMAND: 0, REPLY: 1, NO_REPLY: 0x10, ERROR: 0x20 } as const;
 
 /** The version that is spoken; QEMU 11.1 proposes 0.0. */
@@ -34,8 +32,6 @@ export const VERSION = { major: 0, minor: 0 } as const;
 export const DATA_BYTES_MAX = 1 << 16;
 /** Descriptors that the server takes in one message: QEMU refuses a server that says more (hw/vfio-user/proxy.c). */
 export const FDS_MAX = 16;
-/** Stretches of memory that may be mapped at a time. */
-export const DMA_MAPS_MAX = 509;
 
 export const HEADER = layout('vfio-user header', 16, {
   messageId: u16(0), command: u16(2), sizeBytes: u32(4, 'of the whole message'), flags: u32(8), error: u32(12, 'errno, of a reply'),

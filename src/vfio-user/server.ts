@@ -6,11 +6,12 @@ import { ProtocolError } from '../errors.ts';
 import { closeFd } from '../native/index.ts';
 import { UnixListener } from '../native/unix-listener.ts';
 import { MemoryMap } from '../vhost-user/memory.ts';
+import { MEMORY_SLOTS_MAX } from '../vhost-user/protocol.ts';
 import type { GuestMemory } from '../virtio/guest-memory.ts';
 import { Connection, type Answer, type Command } from './connection.ts';
 import { InterruptLines } from './interrupt-lines.ts';
 import {
-  DATA_BYTES_MAX, DEVICE_FLAG, DEVICE_INFO, DMA_MAP, DMA_MAPS_MAX, DMA_UNMAP, ERRNO, FDS_MAX, IRQ, IRQ_FLAG, IRQ_INFO, IRQ_SET, REGION,
+  DATA_BYTES_MAX, DEVICE_FLAG, DEVICE_INFO, DMA_MAP, DMA_UNMAP, ERRNO, FDS_MAX, IRQ, IRQ_FLAG, IRQ_INFO, IRQ_SET, REGION,
   REGION_ACCESS, REGION_FLAG, REGION_INFO, VERSION, VERSION_HEAD, VFIO_USER,
 } from './protocol.ts';
 
@@ -137,9 +138,9 @@ export class VfioUserServer {
     const proposed = VERSION_HEAD.decode(payload);
     if (proposed.major !== VERSION.major) throw new ProtocolError(`vfio-user: the client speaks version ${proposed.major}.${proposed.minor}, and ${VERSION.major}.${VERSION.minor} is spoken here`);
     this.#negotiated = true;
-    const capabilities = { max_msg_fds: FDS_MAX, max_data_xfer_size: DATA_BYTES_MAX, max_dma_maps: DMA_MAPS_MAX, pgsizes: 4096 };
-    const json = new TextEncoder().encode(`${JSON.stringify({ capabilities })}\0`);
-    return { payload: concatenated(VERSION_HEAD.encode({ major: VERSION.major, minor: Math.min(VERSION.minor, proposed.minor) }), json) };
+    const capabilities = { max_msg_fds: FDS_MAX, max_data_xfer_size: DATA_BYTES_MAX, max_dma_maps: MEMORY_SLOTS_MAX, pgsizes: 4096 };
+    const json = Buffer.from(`${JSON.stringify({ capabilities })}\0`);
+    return { payload: Buffer.concat([VERSION_HEAD.encode({ major: VERSION.major, minor: Math.min(VERSION.minor, proposed.minor) }), json]) };
   }
 
   #mapMemory(payload: Uint8Array, fds: readonly number[]): Answer {
@@ -197,7 +198,7 @@ export class VfioUserServer {
     if (region === undefined) return { errno: ERRNO.EINVAL };
     const data = new Uint8Array(count);
     region.read(Number(offset), data);
-    return { payload: concatenated(REGION_ACCESS.encode({ offset, region: index, count }), data) };
+    return { payload: Buffer.concat([REGION_ACCESS.encode({ offset, region: index, count }), data]) };
   }
 
   #write(payload: Uint8Array): Answer {
@@ -213,11 +214,4 @@ export class VfioUserServer {
     const region = this.#options.function.regions[index];
     return region === undefined || count > DATA_BYTES_MAX || offset + BigInt(count) > BigInt(region.sizeBytes) ? undefined : region;
   }
-}
-
-function concatenated(head: Uint8Array, tail: Uint8Array): Uint8Array {
-  const all = new Uint8Array(head.length + tail.length);
-  all.set(head);
-  all.set(tail, head.length);
-  return all;
 }

@@ -4,6 +4,7 @@ import { UsageError } from '../../errors.ts';
 import { CAPABILITY_ID } from '../../pci/capabilities.ts';
 import { barOffset, type BarKind } from '../../pci/bar.ts';
 import { COMMAND, COMMON_HEADER, CONFIG_BYTES, STATUS, TYPE_0_HEADER } from '../../pci/config-space.ts';
+import { msixPbaBytes, msixTableBytes } from '../../pci/msix.ts';
 
 /** Where a table lies: in which BAR, and how far into it (a multiple of 8). */
 export interface BarPlace {
@@ -102,7 +103,8 @@ export class FunctionConfig {
     }
     if (msix === undefined) return;
     const { table, pba } = msix;
-    const [tableBytes, pbaBytes] = [16 * msix.vectors, 8 * Math.ceil(msix.vectors / 64)];
+    const size = { tableSize: msix.vectors };
+    const [tableBytes, pbaBytes] = [msixTableBytes(size), msixPbaBytes(size)];
     checkPlace('the MSI-X table', table, tableBytes, bars);
     checkPlace('the PBA', pba, pbaBytes, bars);
     if (table.bar === pba.bar && table.offset < pba.offset + pbaBytes && pba.offset < table.offset + tableBytes) throw new UsageError('the PBA lies in the MSI-X table');

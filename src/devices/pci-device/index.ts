@@ -2,6 +2,7 @@
 // (since 10.1; tried on 11.1) shows it to the guest. Not here: INTx and MSI, PCIe capabilities, an option ROM.
 import { join } from 'node:path';
 import { EnvironmentError, UsageError } from '../../errors.ts';
+import { msixPbaBytes } from '../../pci/msix.ts';
 import type { Attachment, AttachSite, Device } from '../../qemu/attachment.ts';
 import type { GuestMemory } from '../../virtio/guest-memory.ts';
 import { REGION, VfioUserServer, type VfioRegion } from '../../vfio-user/index.ts';
@@ -125,7 +126,7 @@ export class PciDevice implements Device {
    * mask: what QEMU keeps for a masked entry is in no PBA.
    */
   #showPending(start: number, into: Uint8Array): void {
-    const pbaBytes = 8 * Math.ceil(this.#fired.length / 64);
+    const pbaBytes = msixPbaBytes({ tableSize: this.#fired.length });
     for (let i = Math.max(0, -start); i < into.length && start + i < pbaBytes; i += 1) {
       let byte = 0;
       for (let bit = 0; bit < 8; bit += 1) if (this.#pending.has(8 * (start + i) + bit)) byte |= 1 << bit;
