@@ -30,7 +30,7 @@ export class MachineSource {
     this.#warm = warm;
     const why = whyNotRestored(options);
     this.#restores = fresh !== 'never' && why === undefined;
-    if (fresh === 'test' && why !== undefined) this.#bootInstead(why);
+    if (fresh !== 'never' && why !== undefined) this.#bootInstead(why);
   }
 
   /** Have the first machine ready before any test's clock runs. */
@@ -92,6 +92,6 @@ export class MachineSource {
     this.#restores = false;
     this.#options.progress?.note(this.#fresh === 'test'
       ? `every test boots a machine of its own, for there can be no snapshot: ${why}`
-      : `the machine is booted, for there can be no snapshot: ${why}`);
+      : `the machine is booted, and is one for the file, for there can be no snapshot: ${why}`);
   }
 }

@@ -25,7 +25,7 @@ export interface UseMachineOptions extends BootOptions {
    * - `'test'` (default): every test has one that no other test has touched, restored in a fraction of a boot from a
    *   snapshot that the cache keeps for all files and runs. With `devices` it is not the default, for a back end
    *   cannot be saved; asked for, it boots for every test, and a note says so.
-   * - `'file'` (default with `devices`, or devices in `extraArgs`): the file's tests share one, restored where it can be; replaced when it broke.
+   * - `'file'` (default with `devices`, or devices in `extraArgs` that are no ports or bridges): the file's tests share one, restored where it can be; replaced when it broke.
    * - `'never'`: the file's tests share one that was truly booted, for tests of what a boot itself does; replaced, by
    *   a boot, only when it broke.
    */

@@ -14,6 +14,10 @@ import { saveMachine, Snapshot } from './snapshot.ts';
 
 const KIND = 'snapshots';
 const DEFAULT_LIMIT_MIB = 4096;
+/** Ports, switches and bridges: QEMU saves their whole state (hw/pci-bridge), and there is no back end to be shared. */
+const SAVED_DEVICES = new Set([
+  'pcie-root-port', 'ioh3420', 'x3130-upstream', 'xio3130-downstream', 'pci-bridge', 'pcie-pci-bridge', 'i82801b11-bridge',
+]);
 
 /** A snapshot, and the first machine that was restored from it: proof that it can be. Both are to be closed. */
 export interface ProvenSnapshot {
@@ -47,7 +51,8 @@ export async function restore(options: BootOptions = {}): Promise<Machine> {
  * of which it knows no state (edu has no VMStateDescription) without a word, and gives back one that was just reset.
  */
 export function whyNotRestored({ devices = [], extraArgs = [] }: BootOptions): string | undefined {
-  const kinds = [...devices.map(({ kind }) => kind), ...extraArgs.flatMap((word, at) => (/^--?device$/.test(word) ? [extraArgs[at + 1]?.split(',')[0] ?? '?'] : []))];
+  const added = extraArgs.flatMap((word, at) => (/^--?device$/.test(word) ? [extraArgs[at + 1]?.split(',')[0] ?? '?'] : []));
+  const kinds = [...devices.map(({ kind }) => kind), ...added.filter((kind) => !SAVED_DEVICES.has(kind))];
   return kinds.length === 0 ? undefined : `of the devices that it boots with (${kinds.join(', ')}), whose state may not be saved`;
 }
 

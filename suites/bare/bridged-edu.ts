@@ -7,10 +7,15 @@ export const BRIDGED_SLOTS = [1, 2, 3, 4, 5, 6];
 /** Slots behind a bridge behind that bridge: `deep8` and so on. */
 export const DEEP_SLOTS = [8, 9, 10, 11];
 
-export const BRIDGED_EDU = [
+/** Without a device: ports and bridges alone. */
+export const BRIDGES = [
   '-device', 'pcie-root-port,id=far,bus=pcie.0,addr=0x11.0,chassis=9,slot=9',
   '-device', 'pcie-pci-bridge,id=conventional,bus=far',
   '-device', 'pci-bridge,id=deeper,bus=conventional,addr=0x7,chassis_nr=10',
+];
+
+export const BRIDGED_EDU = [
+  ...BRIDGES,
   ...BRIDGED_SLOTS.flatMap((slot) => ['-device', `edu,id=edu${slot},bus=conventional,addr=${hex(slot)}`]),
   ...DEEP_SLOTS.flatMap((slot) => ['-device', `edu,id=deep${slot},bus=deeper,addr=${hex(slot)}`]),
 ];

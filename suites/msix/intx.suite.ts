@@ -1,37 +1,28 @@
 // INTx in a guest: a level that stays until its reason is gone, a line that two devices share, Interrupt Disable, and
 // which line a pin becomes behind bridges: by hand, by Linux, and by QEMU's I/O APIC. Sources: PCI Local Bus 3.0, 2.2.6
 // and 6.2.2; PCI-to-PCI Bridge 1.2, 9.1; QEMU hw/i386/acpi-build.c (build_q35_pci0_int, _PRT), hw/isa/piix.c.
-import { afterEach, describe, expect, test } from '@jest/globals';
-import { EDU, functionsOf, pc, q35, type ProbedFunction, type QueryPciBus } from 'rootport';
+import { describe, expect, test } from '@jest/globals';
+import { EDU, edu, pc, q35, type BusPlace, type ProbedFunction } from 'rootport';
 import { useMachine, type TestMachine } from 'rootport/jest';
-import { BRIDGED_EDU, BRIDGED_SLOTS, bridgedLine, DEEP_SLOTS, deepLine } from '../bare/bridged-edu.ts';
+import { BRIDGED_SLOTS, bridgedLine, BRIDGES, DEEP_SLOTS, deepLine } from '../bare/bridged-edu.ts';
 
 const COMMAND = 0x04;
 const INTX_DISABLE = 0x400;
 const ACKNOWLEDGE = { bar: 0, width: 4, statusOffset: EDU.INTERRUPT_STATUS, acknowledgeOffset: EDU.INTERRUPT_ACKNOWLEDGE } as const;
-// Devices of QEMU's command line stand behind bridges that no port of the harness has; edu has no state to be
-// restored from a snapshot: one machine for the file.
-const fresh = 'file';
 
 const raise = (probe: ProbedFunction, bits = 1n): Promise<void> => probe.memWrite(0, EDU.INTERRUPT_RAISE, 4, bits);
 const acknowledge = (probe: ProbedFunction, bits = 0xffffffffn): Promise<void> => probe.memWrite(0, EDU.INTERRUPT_ACKNOWLEDGE, 4, bits);
 const count = async (probe: ProbedFunction): Promise<number> => (await probe.counter(0)).count;
 
-const inUse: ProbedFunction[] = [];
-afterEach(async () => {
-  for (const probe of inUse.splice(0)) await probe.disableVectors();
-});
+const inSlot = (bus: string, slot: number): BusPlace => ({ bus, addr: `0x${slot.toString(16)}` });
 
-/** The function of an edu on QEMU's command line, its INTx counted until the test ends. Quieted: the handler takes the reason away. */
-async function opened(vm: TestMachine, id: string, { quieted = true } = {}): Promise<ProbedFunction> {
-  const found = functionsOf(await vm.qmp.execute<QueryPciBus[]>('query-pci')).find(({ qdev_id }) => qdev_id === id);
-  if (found === undefined) throw new Error(`query-pci shows no ${id}`);
-  const hex = (value: number): string => value.toString(16).padStart(2, '0');
-  const probe = await vm.probe({ bdf: `0000:${hex(found.bus)}:${hex(found.slot)}.0` });
-  await acknowledge(probe);
+/** An edu in that slot, its INTx counted. Quieted: the handler takes the reason away. */
+async function opened(vm: TestMachine, place: BusPlace, { quieted = true } = {}): Promise<ProbedFunction> {
+  const fn = await vm.plug(edu(), { port: place });
+  expect(parseInt(fn.bdf.slice(8, 10), 16)).toBe(Number(place.addr));
+  const probe = await vm.probe(fn);
   await probe.setAcknowledge(quieted ? ACKNOWLEDGE : undefined);
   await probe.enableVectors({ kind: 'intx' });
-  inUse.push(probe);
   return probe;
 }
 
@@ -44,8 +35,8 @@ async function raisedPins(vm: TestMachine): Promise<Map<number, number>> {
 const BOARD_PINS = [0, 2, 4, 8, 9];
 
 /** Raise it once and see it handled once; what Linux has for its line, and the pins that QEMU raised. */
-async function route(vm: TestMachine, id: string): Promise<{ sysfs: number; hwirq: number; lspci: number; qemu: number[] }> {
-  const probe = await opened(vm, id);
+async function route(vm: TestMachine, place: BusPlace): Promise<{ sysfs: number; hwirq: number; lspci: number; qemu: number[] }> {
+  const probe = await opened(vm, place);
   const before = await raisedPins(vm);
   await raise(probe);
   expect(await probe.waitForCount(0, 1)).toBe(1);
@@ -59,20 +50,20 @@ async function route(vm: TestMachine, id: string): Promise<{ sysfs: number; hwir
 }
 
 describe('on q35', () => {
-  const vm = useMachine({ machine: q35({ ports: 1 }), fresh, extraArgs: BRIDGED_EDU });
+  const vm = useMachine({ machine: q35({ ports: 1 }), extraArgs: BRIDGES });
 
   test.each(BRIDGED_SLOTS)('slot %i behind a bridge: Linux and QEMU have the line of (slot + pin) mod 4', async (slot) => {
     const line = bridgedLine(slot);
-    expect(await route(vm, `edu${slot}`)).toEqual({ sysfs: line, hwirq: line, lspci: line, qemu: [line] });
+    expect(await route(vm, inSlot('conventional', slot))).toEqual({ sysfs: line, hwirq: line, lspci: line, qemu: [line] });
   });
 
   test.each(DEEP_SLOTS)('slot %i behind a bridge behind a bridge is swizzled twice', async (slot) => {
     const line = deepLine(slot);
-    expect(await route(vm, `deep${slot}`)).toEqual({ sysfs: line, hwirq: line, lspci: line, qemu: [line] });
+    expect(await route(vm, inSlot('deeper', slot))).toEqual({ sysfs: line, hwirq: line, lspci: line, qemu: [line] });
   });
 
   test('a level: while its reason stands, every unmask brings it again; with the reason gone none does', async () => {
-    const probe = await opened(vm, 'edu1', { quieted: false }); // its handler counts it, masks it, and leaves the reason
+    const probe = await opened(vm, inSlot('conventional', 1), { quieted: false }); // its handler counts it, masks it, and leaves the reason
     await raise(probe);
     expect(await probe.waitForCount(0, 1)).toBe(1);
     expect([(await probe.counter(0)).masked, await probe.pendingBits()]).toEqual([true, 1n]);
@@ -94,7 +85,7 @@ describe('on q35', () => {
   });
 
   test('two devices on one line: both handlers are asked, each counts its own, and neither is lost when both raise it', async () => {
-    const [one, other] = [await opened(vm, 'edu1'), await opened(vm, 'edu5')];
+    const [one, other] = [await opened(vm, inSlot('conventional', 1)), await opened(vm, inSlot('deeper', 10))];
     const { irq } = await one.counter(0);
     expect((await other.counter(0)).irq).toBe(irq);
     const { stdout } = await vm.guest.run(`grep '^ *${irq}:' /proc/interrupts`);
@@ -117,7 +108,7 @@ describe('on q35', () => {
   });
 
   test('Interrupt Disable keeps the line low while the status bit tells; enabled again, the interrupt is handled once', async () => {
-    const probe = await opened(vm, 'edu2');
+    const probe = await opened(vm, inSlot('conventional', 2));
     const command = await probe.configRead(COMMAND, 2);
     await probe.configWrite(COMMAND, 2, command | INTX_DISABLE);
     const before = await raisedPins(vm);
@@ -135,16 +126,7 @@ describe('on q35', () => {
 
 describe('on pc', () => {
   const slots = [8, 9, 10, 11];
-  const vm = useMachine({
-    machine: pc({ ports: 0 }), fresh,
-    extraArgs: [
-      '-device', 'pci-bridge,id=deeper,bus=pci.0,addr=0x5,chassis_nr=10',
-      ...slots.flatMap((slot) => [
-        '-device', `edu,id=edu${slot},bus=pci.0,addr=0x${slot.toString(16)}`,
-        '-device', `edu,id=deep${slot},bus=deeper,addr=0x${slot.toString(16)}`,
-      ]),
-    ],
-  });
+  const vm = useMachine({ machine: pc({ ports: 0 }), extraArgs: ['-device', 'pci-bridge,id=deeper,bus=pci.0,addr=0x5,chassis_nr=10'] });
 
   /** PIRQRC[A:D] of the PIIX3: which interrupt each of the board's four lines is steered to. */
   async function steeredTo(pirq: number): Promise<number> {
@@ -153,13 +135,13 @@ describe('on pc', () => {
   }
 
   test.each(slots)('slot %i of the root bus: Linux and QEMU have what the PIIX3 steers line (slot - 1) mod 4 to', async (slot) => {
-    const seen = await route(vm, `edu${slot}`);
+    const seen = await route(vm, inSlot('pci.0', slot));
     const line = await steeredTo((slot - 1) % 4);
     expect(seen).toEqual({ sysfs: line, hwirq: line, lspci: line, qemu: [line] });
   });
 
   test.each(slots)('slot %i behind a bridge in slot 5 is swizzled first', async (slot) => {
-    const seen = await route(vm, `deep${slot}`);
+    const seen = await route(vm, inSlot('deeper', slot));
     const line = await steeredTo((slot + 5 - 1) % 4);
     expect(seen).toEqual({ sysfs: line, hwirq: line, lspci: line, qemu: [line] });
   });

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { UsageError } from '../../src/errors.ts';
-import { snapshotLimitBytes, surplus } from '../../src/machine/kept-snapshots.ts';
+import { snapshotLimitBytes, surplus, whyNotRestored } from '../../src/machine/kept-snapshots.ts';
 import type { MachinePlan } from '../../src/machine/plan.ts';
 import { snapshotKey } from '../../src/machine/snapshot-key.ts';
 import { findPreset } from '../../src/qemu/preset.ts';
@@ -26,6 +26,18 @@ beforeAll(async () => {
   };
 });
 afterAll(() => rm(place, { recursive: true }));
+
+describe('devices of the command line', () => {
+  test('ports, switches and bridges are saved', () => {
+    expect(whyNotRestored({ extraArgs: ['-device', 'pcie-root-port,id=far,chassis=9', '--device', 'pci-bridge,id=b,bus=far', '-global', 'edu.x=1'] })).toBeUndefined();
+  });
+
+  test.each([
+    [['-device', 'edu,id=card']], [['-device', 'pci-bridge,id=b', '--device', 'edu,bus=b']], [['-device', '{"driver":"edu"}']], [['-device', 'driver=edu']],
+  ])('%j are not, and the reason has those alone', (...[extraArgs]) => {
+    expect(whyNotRestored({ extraArgs })).toMatch(/^of the devices that it boots with \([^,]*edu[^,]*\), whose state may not be saved$/);
+  });
+});
 
 describe('the key', () => {
   test('is the same for the same machine, whatever its deadlines and its names', () => {
