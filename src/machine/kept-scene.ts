@@ -80,9 +80,7 @@ function troubleOf(reason: unknown): string {
 function deviceOf({ id, port, device: { kind }, attachment }: Plugged): SceneDevice {
   const { driver, properties, chardevs, netdevs } = attachment;
   const backEnd = attachment.backEnd?.();
-  // A property that is an object is a socket's address (src/devices/pci-device).
-  const behindSocket = chardevs.length > 0 || Object.values(properties).some((value) => typeof value === 'object');
-  if (behindSocket && backEnd === undefined) throw new UsageError(`nothing can stand in for the back end of ${id} (${kind} in ${port})`);
+  if (attachment.backEnd !== undefined && backEnd === undefined) throw new UsageError(`nothing can stand in for the back end of ${id} (${kind} in ${port})`);
   return {
     id, port, kind, driver, properties, chardevs: chardevs.map((one) => ({ ...one, path: basename(one.path) })),
     ...(netdevs === undefined ? {} : { netdevs }), ...(backEnd === undefined ? {} : { backEnd }),

@@ -79,8 +79,8 @@ export interface Attachment {
   /** Netdevs to add after the chardevs and before the device, and to remove between them. */
   readonly netdevs?: readonly NetdevSpec[];
   readonly witness?: FireWitness;
-  /** What its vhost-user back end is now; absent where there is none, or nothing can stand in for it. */
-  backEnd?(): BackEndOutline;
+  /** What its back end is now, or undefined where nothing can stand in for it. Absent: QEMU has all of the device itself. */
+  backEnd?(): BackEndOutline | undefined;
   /** Resolves when QEMU has been handed everything by the back end; awaited after `device_add`. */
   ready?(options: { timeoutMs: number; signal: AbortSignal }): Promise<void>;
   /**

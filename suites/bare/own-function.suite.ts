@@ -113,6 +113,7 @@ describe('BARs that a test answers', () => {
       },
       1: { kind: 'io', sizeBytes: 64 },
       2: { kind: 'mem64', sizeBytes: 2 ** 33, prefetchable: true, read: (_, into) => into.fill(0xee) },
+      4: { kind: 'mem64', sizeBytes: 2 ** 36, prefetchable: true },
     },
     onReset: () => { resets += 1; },
   });
@@ -141,6 +142,14 @@ describe('BARs that a test answers', () => {
     await fn.ioWrite(1, 4, 2, 0xcafe);
     expect(await fn.ioRead(1, 4, 2)).toBe(0xcafe);
     expect(await fn.memRead(2, 2 ** 33 - 4, 4)).toBe(0xeeee_eeeen);
+  });
+
+  test('a BAR without code is memory, and takes none of the host\'s for what was not written', async () => {
+    for (const offset of [0, 2 ** 32, 2 ** 36 - 8]) {
+      expect(await fn.memRead(4, offset, 8)).toBe(0n);
+      await fn.memWrite(4, offset, 8, BigInt(offset) + 0x1122_3344n);
+    }
+    for (const offset of [0, 2 ** 32, 2 ** 36 - 8]) expect(await fn.memRead(4, offset, 8)).toBe(BigInt(offset) + 0x1122_3344n);
   });
 
   test('the device reads and writes guest RAM by the addresses that a driver would give it', async () => {

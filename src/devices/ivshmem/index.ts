@@ -69,6 +69,7 @@ export class Ivshmem implements Device {
       driver: 'ivshmem-doorbell',
       properties: { vectors: this.vectors, chardev },
       chardevs: [{ id: chardev, path }],
+      backEnd: () => undefined,
       witness: { unit: 'vector', fired: () => server.fired(), watch: (listener) => { server.onFired = listener; } },
       // QEMU 7.2 to 10.0, hw/misc/ivshmem.c: ivshmem_exit closes the vectors' eventfds and leaves the
       // handlers that watch_vector_notifier set on them, with an opaque that is then freed.

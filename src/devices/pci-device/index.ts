@@ -7,6 +7,7 @@ import type { Attachment, AttachSite, Device } from '../../qemu/attachment.ts';
 import type { GuestMemory } from '../../virtio/guest-memory.ts';
 import { REGION, VfioUserServer, type VfioRegion } from '../../vfio-user/index.ts';
 import { FunctionConfig, type BarPlace, type BarShape, type FunctionShape } from './function-config.ts';
+import { SparseMemory } from './sparse-memory.ts';
 
 export type { BarPlace, BarShape };
 
@@ -80,6 +81,7 @@ export class PciDevice implements Device {
       // A test may look at a register for as long as it likes: QEMU would give up after 5 s.
       properties: { socket: { type: 'unix', path }, 'x-msg-timeout': 0x7fffffff },
       chardevs: [],
+      backEnd: () => undefined,
       ...(this.#fired.length === 0 ? {} : { immovable: IMMOVABLE }),
       witness: {
         unit: 'vector',
@@ -108,16 +110,16 @@ export class PciDevice implements Device {
   }
 
   #bar(index: number, { sizeBytes, read, write }: BarOptions): VfioRegion {
-    const memory = read === undefined && write === undefined ? new Uint8Array(sizeBytes) : undefined;
+    const memory = read === undefined && write === undefined ? new SparseMemory() : undefined;
     const pba = this.#options.msix?.pba.bar === index ? this.#options.msix.pba.offset : undefined;
     return {
       sizeBytes,
       read: (offset, into) => {
-        if (memory !== undefined) into.set(memory.subarray(offset, offset + into.length));
+        if (memory !== undefined) memory.read(offset, into);
         else read?.(offset, into);
         if (pba !== undefined) this.#showPending(offset - pba, into);
       },
-      write: (offset, bytes) => (memory === undefined ? write?.(offset, bytes) : memory.set(bytes, offset)),
+      write: (offset, bytes) => (memory === undefined ? write?.(offset, bytes) : memory.write(offset, bytes)),
     };
   }
 
