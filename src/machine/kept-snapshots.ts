@@ -3,7 +3,7 @@
 // be written a snapshot is its process' own.
 import { stat } from 'node:fs/promises';
 import { BootError, DeadlineError, EnvironmentError, MachineExitError, ProtocolError, RootportError, UsageError } from '../errors.ts';
-import { ensureEntry, removeEntry, silentProgress, sizedEntries, type Progress } from '../packages/index.ts';
+import { ensureEntry, formatBytes, removeEntry, silentProgress, sizedEntries, type Progress } from '../packages/index.ts';
 import { boot, bootPlan } from './boot.ts';
 import type { Machine } from './machine.ts';
 import type { BootOptions } from './options.ts';
@@ -169,8 +169,12 @@ export function surplus<T extends { readonly sizeBytes: number; readonly usedAt:
 async function evict(newest: string, progress: Progress): Promise<void> {
   const kept = (await sizedEntries()).filter(({ kind }) => kind === KIND);
   const dated = await Promise.all(kept.map(async (entry) => ({ ...entry, usedAt: await lastUsed(entry.path) })));
-  for (const entry of surplus(dated, snapshotLimitBytes())) {
-    if (entry.path !== newest) await removeEntry(entry, progress);
+  const limit = snapshotLimitBytes();
+  for (const entry of surplus(dated, limit)) {
+    if (entry.path === newest) continue;
+    await removeEntry(entry, progress);
+    const minutes = Math.floor((Date.now() - entry.usedAt.getTime()) / 60_000);
+    progress.note(`the kept snapshots took more than ${formatBytes(limit)} (ROOTPORT_SNAPSHOTS_MIB): one of ${formatBytes(entry.sizeBytes)}, last used ${minutes} min ago, is gone`);
   }
 }
 

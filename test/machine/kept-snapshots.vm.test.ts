@@ -123,6 +123,7 @@ test('beyond the limit the least recently used goes, and who has it open keeps i
     await using other = await restore({ machine: q35({ ports: 1 }), progress });
     expect(other.ports).toEqual(['rp1']);
     expect(boots()).toBe(1);
+    expect(notes).toContainEqual(expect.stringMatching(/^the kept snapshots took more than 1 MB \(ROOTPORT_SNAPSHOTS_MIB\): one of \d+ MB, last used 0 min ago, is gone$/));
     expect(kept()).toHaveLength(1);
     expect(kept()).not.toEqual(before);
     await using again = await snapshot.restore();
