@@ -1,26 +1,14 @@
 // Real crashes, by a module that goes wrong on request (crash/) and by sysrq: what the harness makes of each is its
 // kind, the guilty function, and the line of the module's source. A test that wants a report says so; any
 // other report fails the test under which it comes. Fatal ones cost the machine, so each has one of its own.
-import { readFileSync } from 'node:fs';
-import { fileURLToPath } from 'node:url';
 import { describe, expect, test } from '@jest/globals';
-import { parseKtap, q35, type KernelReport } from 'rootport';
+import { edu, parseKtap, q35, type KernelReport } from 'rootport';
 import { expectKernelReport, expectKtap, useMachine } from 'rootport/jest';
+import { goWrongIn, lineOf, MODULE, toldBy, warm } from './crash-module.ts';
 
-const MODULE = fileURLToPath(new URL('crash', import.meta.url));
-const source = readFileSync(`${MODULE}/crash.c`, 'utf8').split('\n');
-const lineOf = (mark: string): number => source.findIndex((line) => line.includes(`/* line: ${mark} */`)) + 1;
-
-const vm = useMachine({ machine: q35({ cpus: 2 }), warm: async (guest, machine) => guest.loadModule(await machine.buildModule(MODULE)) });
-const goWrong = (kind: string) => async (): Promise<void> => { await vm.guest.run(`echo ${kind} >/sys/module/crash/parameters/go`); };
-
-/** Kind, guilty function, and where it stands. */
-async function told(report: KernelReport): Promise<unknown> {
-  if (report.guilty === undefined) throw new Error(`no guilty frame in:\n${report.lines.join('\n')}`);
-  const [frame] = await vm.guest.symbolise([report.guilty]);
-  const place = frame?.place;
-  return { kind: report.kind, guilty: report.guilty.function, module: report.module, at: place === undefined ? frame?.unknown : `${place.file}:${place.line}` };
-}
+const vm = useMachine({ machine: q35({ cpus: 2 }), warm });
+const goWrong = (kind: string) => () => goWrongIn(vm, kind);
+const told = (report: KernelReport): Promise<unknown> => toldBy(vm, report);
 
 describe('a report that the kernel survives', () => {
   test('is told by its kind and where it stands, one after the other', async () => {
@@ -46,11 +34,34 @@ describe('a report that the kernel survives', () => {
     expect(reports.map(({ cpu }) => cpu).sort()).toEqual([0, 1]);
     expect(new Set(reports.map(({ pid }) => pid)).size).toBe(2);
   });
+
+  test('a CPU that RCU waits for, and that comes back', async () => {
+    await vm.guest.run('echo 3 >/sys/module/rcupdate/parameters/rcu_cpu_stall_timeout');
+    const report = await expectKernelReport(/^rcu: INFO: rcu_preempt (?:self-)?detected stalls? on CPU/, goWrong('stall'));
+    expect(await told(report)).toEqual({ kind: 'rcu-stall', guilty: 'crash_staller', module: 'crash', at: expect.stringMatching(/^crash\.c:\d+$/) });
+    expect(report.fatal).toBe(false);
+    expect((await vm.guest.run('echo still here')).stdout).toBe('still here\n');
+  });
+
+  test('a line that stays up, and that no handler wants', async () => {
+    const fn = await vm.plug(edu());
+    const report = await expectKernelReport(/^irq \d+: nobody cared/, goWrong('nobody'), { timeoutMs: 30_000 });
+    expect(await told(report)).toEqual({ kind: 'irq-nobody-cared', guilty: 'crash_ignores', module: 'crash', at: expect.stringMatching(/^crash\.c:\d+$/) });
+    expect((await vm.guest.run(`cat ${fn.sysfs}/irq`)).stdout.trim()).toBe(/\d+/.exec(report.title)?.[0]);
+  });
+
+  test('a vector that goes while its handler is there', async () => {
+    await vm.plug(edu());
+    const report = await expectKernelReport(/^remove_proc_entry: removing non-empty directory 'irq\/\d+', leaking at least 'crash'/, goWrong('irq_leak'));
+    expect(await told(report)).toEqual({ kind: 'irq-leak', guilty: 'crash_irq_leak', module: 'crash', at: `crash.c:${lineOf('irq_leak')}` });
+  });
 });
 
 describe('a report that ends the machine', () => {
   test.each([
     ['null', /^BUG: kernel NULL pointer dereference/, 'oops', 'crash_null'],
+    ['gpf', /^general protection fault, (?:maybe for address|probably for non-canonical address) 0x/, 'oops', 'crash_gpf'],
+    ['panic', /^Kernel panic - not syncing: crash: on purpose/, 'panic', 'crash_panic'],
     ['bug', /^kernel BUG at .*crash\.c/, 'bug', 'crash_bug'],
     ['list', /^list_del corruption/, 'list-corruption', 'crash_list'],
     ['double_free', /^kernel BUG at mm\/slub\.c/, 'bug', 'crash_double_free'],

@@ -27,7 +27,7 @@ async function cycle(i: number): Promise<void> {
 
 interface Counts {
   readonly text: string;
-  /** Bytes by caller; less threads' stacks, of which the kernel keeps some, and what it frees later. */
+  /** Bytes by caller; less threads' stacks (workers come and go; one a cycle shows in the cache task_struct), and what is freed later. */
   readonly vmalloc: Readonly<Record<string, number>>;
   /** Objects in use by cache. */
   readonly slab: Readonly<Record<string, number>>;
@@ -39,7 +39,7 @@ async function counts(): Promise<Counts> {
   await read('sync; echo 3 >/proc/sys/vm/drop_caches; for cache in /sys/kernel/slab/*/shrink; do echo 1 >$cache; done');
   const vmalloc: Record<string, number> = {};
   for (const [, bytes, caller = ''] of (await read('cat /proc/vmallocinfo')).matchAll(/^\S+ +(\d+) (\S+)/gm)) {
-    if (!/stack|fork|unpurged/.test(caller)) vmalloc[caller] = (vmalloc[caller] ?? 0) + Number(bytes);
+    if (!/stack|fork|kernel_clone|unpurged/.test(caller)) vmalloc[caller] = (vmalloc[caller] ?? 0) + Number(bytes);
   }
   const slab: Record<string, number> = {};
   for (const [, cache = '', used] of (await read('cat /proc/slabinfo')).matchAll(/^(\S+) +(\d+) /gm)) slab[cache] = Number(used);
