@@ -138,6 +138,7 @@ describe('BARs that a test answers', () => {
     }
     seen.length = 0;
     for (const width of [1, 2, 4, 8] as const) await fn.memWrite(0, 8 * width, width, 0x1122_3344_5566_7788n & ((1n << BigInt(8 * width)) - 1n));
+    await fn.memRead(0, 0, 4); // writes to memory are posted, and a read comes after them
     expect(seen).toEqual(['8: 88', '16: 8877', '32: 88776655', '64: 8877665544332211']);
     await fn.ioWrite(1, 4, 2, 0xcafe);
     expect(await fn.ioRead(1, 4, 2)).toBe(0xcafe);

@@ -21,6 +21,7 @@ export type InterruptFate = 'delivered' | 'pending' | 'lost';
 export interface BarOptions extends BarShape {
   /** Fill `into`, of 1, 2, 4 or 8 bytes, from `offset` on. The guest's CPU stands still until this returns. */
   readonly read?: (offset: number, into: Uint8Array) => void;
+  /** The guest's CPU does not wait for it in a BAR of memory (QEMU posts those writes): what it reads of the function next comes after them. */
   readonly write?: (offset: number, bytes: Uint8Array) => void;
 }
 
