@@ -29,8 +29,8 @@ export class MachineSource {
     this.#fresh = fresh;
     this.#warm = warm;
     const why = whyNotRestored(options);
-    this.#restores = fresh !== 'never' && why === undefined;
-    if (fresh !== 'never' && why !== undefined) this.#bootInstead(why);
+    this.#restores = fresh !== 'never';
+    if (this.#restores && why !== undefined) this.#bootInstead(why);
   }
 
   /** Have the first machine ready before any test's clock runs. */
